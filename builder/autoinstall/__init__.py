@@ -1,0 +1,1 @@
+"""The answers: what the installer is told."""

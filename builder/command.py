@@ -1,0 +1,163 @@
+"""The one place that starts programs: argument lists only, never a shell."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING
+
+from builder.errors import HostError, PrebakeError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+TAIL_LINES = 15
+"""How much of a failed program's words an error repeats."""
+
+PACKAGES: Mapping[str, Mapping[str, str]] = {
+    "qemu-system-x86_64": {
+        "apt": "qemu-system-x86",
+        "dnf": "qemu-system-x86-core",
+        "pacman": "qemu-system-x86",
+        "brew": "qemu",
+    },
+    "qemu-system-aarch64": {
+        "apt": "qemu-system-arm",
+        "dnf": "qemu-system-aarch64-core",
+        "pacman": "qemu-system-aarch64",
+        "brew": "qemu",
+    },
+    "qemu-img": {"apt": "qemu-utils", "dnf": "qemu-img", "pacman": "qemu-img", "brew": "qemu"},
+    "qemu-io": {"apt": "qemu-utils", "dnf": "qemu-img", "pacman": "qemu-img", "brew": "qemu"},
+    "xorriso": {"apt": "xorriso", "dnf": "xorriso", "pacman": "libisoburn", "brew": "xorriso"},
+    "mmdebstrap": {"apt": "mmdebstrap", "dnf": "mmdebstrap", "pacman": "mmdebstrap"},
+    "sqfstar": {"apt": "squashfs-tools", "dnf": "squashfs-tools", "pacman": "squashfs-tools"},
+    "mkfs.vfat": {"apt": "dosfstools", "dnf": "dosfstools", "pacman": "dosfstools"},
+    "mcopy": {"apt": "mtools", "dnf": "mtools", "pacman": "mtools"},
+}
+"""Which package holds a program, by package manager."""
+
+INSTALL_COMMANDS: Mapping[str, str] = {
+    "apt": "sudo apt-get install",
+    "dnf": "sudo dnf install",
+    "pacman": "sudo pacman -S",
+    "brew": "brew install",
+}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a program ended: its arguments, its exit code and what it wrote."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+
+
+class CommandError(PrebakeError):
+    """A program ended with an exit code that says it failed."""
+
+    def __init__(self, finished: Finished) -> None:
+        tail = (finished.stderr or finished.stdout).decode("utf-8", "replace").strip().splitlines()
+        words = "\n".join(f"    {line}" for line in tail[-TAIL_LINES:])
+        super().__init__(
+            f"`{shlex.join(finished.argv)}` failed with exit code {finished.returncode}"
+            + (f":\n{words}" if words else ".")
+        )
+        self.finished = finished
+
+
+def install_hint(program: str) -> str | None:
+    """How to get ``program`` with each package manager that has it, or None if that is not known."""
+    names = PACKAGES.get(program)
+    if names is None:
+        return None
+    known = [f"{INSTALL_COMMANDS[manager]} {package}" for manager, package in names.items()]
+    installed = [line for manager, line in zip(names, known, strict=True) if _has_manager(manager)]
+    return "Install it: " + " · ".join(installed or known)
+
+
+def _has_manager(manager: str) -> bool:
+    return shutil.which({"apt": "apt-get"}.get(manager, manager)) is not None
+
+
+def find(program: str) -> str:
+    """Return the full path of ``program``, or raise HostError that says how to install it."""
+    path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
+    if path is None:
+        raise HostError(f"The program `{program}` is not installed.", hint=install_hint(program))
+    return path
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment programs get: this one, in the C locale so that their words can be read."""
+    return {**os.environ, "LC_ALL": "C.UTF-8", **(extra or {})}
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes | IO[bytes] | None = None,
+    stdout: IO[bytes] | None = None,
+    timeout: float | None = None,
+    ok: tuple[int, ...] = (0,),
+) -> Finished:
+    """Run a program to its end.
+
+    ``argv[0]`` is looked up on the PATH. ``stdin`` is bytes, an open file, or nothing at all; ``stdout`` is
+    an open file that takes the output, which is captured otherwise. ``timeout`` is in seconds.
+
+    Raises HostError if the program is not installed and CommandError if it ends with a code not in ``ok``
+    or takes too long.
+    """
+    full = (find(argv[0]), *argv[1:])
+    with subprocess.Popen(
+        full,
+        cwd=cwd,
+        env=environment(env),
+        stdin=subprocess.PIPE if isinstance(stdin, bytes) else stdin or subprocess.DEVNULL,
+        stdout=stdout or subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        try:
+            out, err = process.communicate(stdin if isinstance(stdin, bytes) else None, timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, err = process.communicate()
+            note = f"no answer within {timeout:g} s".encode()
+            raise CommandError(Finished(full, -1, out or b"", (err or b"") + note)) from None
+        except BaseException:
+            process.kill()
+            raise
+    finished = Finished(full, process.returncode, out or b"", err or b"")
+    if finished.returncode not in ok:
+        raise CommandError(finished)
+    return finished
+
+
+def spawn(
+    argv: Sequence[str],
+    *,
+    stdout: IO[bytes] | int = subprocess.DEVNULL,
+    stderr: IO[bytes] | int = subprocess.DEVNULL,
+    env: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a program that lives on, in a session of its own so that Ctrl-C reaches only prebake.
+
+    Raises HostError if it is not installed.
+    """
+    return subprocess.Popen(
+        (find(argv[0]), *argv[1:]),
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        env=environment(env),
+        start_new_session=True,
+    )

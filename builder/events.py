@@ -1,0 +1,65 @@
+"""What happens during a build, as values: every room reports these, and only ``builder.ui`` shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class StageStarted:
+    """A stage of the pipeline begins."""
+
+    stage: str
+    title: str
+
+
+@dataclass(frozen=True)
+class StageFinished:
+    """A stage of the pipeline ended well after ``seconds`` of wall clock."""
+
+    stage: str
+    title: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A phase within a stage begins; ``done`` is the part of the stage that is behind, 0 to 1."""
+
+    name: str
+    title: str
+    done: float
+
+
+@dataclass(frozen=True)
+class Progress:
+    """``done`` of ``total`` units of work (``unit`` is "B" for bytes)."""
+
+    what: str
+    done: int
+    total: int
+    unit: str = "B"
+
+
+@dataclass(frozen=True)
+class Note:
+    """A sentence worth reading; ``level`` is "info", "warning" or "debug"."""
+
+    text: str
+    level: str = "info"
+
+
+@dataclass(frozen=True)
+class ConsoleOutput:
+    """Bytes from the guest's serial console, exactly as they came."""
+
+    data: bytes
+
+
+Event = StageStarted | StageFinished | Phase | Progress | Note | ConsoleOutput
+Reporter = Callable[[Event], None]
+
+
+def silent(_event: Event) -> None:
+    """Report to nobody."""

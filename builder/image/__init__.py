@@ -1,0 +1,1 @@
+"""First boot, seal, compact, prove: from an installed disk to an image."""

@@ -1,0 +1,1 @@
+"""Watch until the reboot, tell success from failure, keep the evidence."""

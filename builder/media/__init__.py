@@ -1,0 +1,1 @@
+"""The medium: which ISO, fetched, verified, remastered. Knows the ISO's bytes, never QEMU."""

@@ -1,0 +1,1 @@
+"""A machine and its console: accelerators, firmware, QEMU, QMP, the serial line. Knows nothing of Ubuntu."""
