@@ -35,7 +35,7 @@ PACKAGES: Mapping[str, Mapping[str, str]] = {
     "qemu-io": {"apt": "qemu-utils", "dnf": "qemu-img", "pacman": "qemu-img", "brew": "qemu"},
     "xorriso": {"apt": "xorriso", "dnf": "xorriso", "pacman": "libisoburn", "brew": "xorriso"},
     "mmdebstrap": {"apt": "mmdebstrap", "dnf": "mmdebstrap", "pacman": "mmdebstrap"},
-    "sqfstar": {"apt": "squashfs-tools", "dnf": "squashfs-tools", "pacman": "squashfs-tools"},
+    "tar2sqfs": {"apt": "squashfs-tools-ng", "dnf": "squashfs-tools-ng", "pacman": "squashfs-tools-ng"},
     "mkfs.vfat": {"apt": "dosfstools", "dnf": "dosfstools", "pacman": "dosfstools"},
     "mcopy": {"apt": "mtools", "dnf": "mtools", "pacman": "mtools"},
 }

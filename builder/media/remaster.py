@@ -1,0 +1,164 @@
+"""Put files on an Ubuntu live-server ISO with every way of booting it alive.
+
+Nothing is moved that need not move: files that fit are changed where they lie, new sectors go between the file
+system and the EFI system partition, and that partition, its backup GPT and nothing else move up behind them.
+Boot code, boot images, kernels and EFI programs keep every byte and every place the boot code knows.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from typing import TYPE_CHECKING
+
+from builder.errors import MediumError, RemasterError
+from builder.events import Note, silent
+from builder.media import md5sum
+from builder.media.anatomy import SECTOR_BLOCKS, Anatomy, examine
+from builder.media.graft import Placed, Space, existing, graft
+from builder.media.partitions import find_geometry, grown, mbr_entries
+from builder.media.patch import Canvas, Patch, changed_sectors
+from builder.media.proof import prove, survey
+from builder.media.records import both32
+from builder.media.window import SECTOR, Window, sectors_for
+from builder.media.write import write_iso
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path as FilePath
+
+    from builder.events import Reporter
+    from builder.media.records import Record
+    from builder.media.volume import Path
+    from builder.media.window import Read
+
+__all__ = ["Patch", "changed_sectors", "plan", "write_iso"]
+
+LARGEST_FILE = 0xFFFFFFFF - SECTOR
+"""One extent's length has 32 bits; files of several extents are not made here."""
+
+
+def plan(source: FilePath, files: Mapping[str, bytes], *, report: Reporter = silent) -> Patch:
+    """Return how ``source`` has to change to hold ``files``.
+
+    ``files`` are contents by absolute path on the medium ("/nocloud/user-data"); missing directories are made,
+    existing files are replaced, md5sum.txt follows. New entries take owner, mode and times of their
+    neighbours, so the same source and files give the same bytes. What is returned has been proven: pycdlib
+    has opened the changed image and found in every directory tree what should be there.
+
+    Raises RemasterError if the ISO's layout is not one that can be changed safely, or a path cannot be, and
+    MediumError if it cannot be read at all.
+    """
+    wanted = {path: _parts(path) for path in files}
+    contents = {wanted[path]: data for path, data in files.items()}
+    try:
+        with source.open("rb") as file:
+            window = Window(file)
+            anatomy = examine(window.at, window.size)
+            surveys = survey(file, anatomy)
+            changes = _changes(window.at, anatomy, contents)
+            patch = _lay_out(window.at, anatomy, changes)
+            prove(file, anatomy, surveys, patch, {"/" + "/".join(path): data for path, data in changes.items()})
+    except OSError as error:
+        raise MediumError(f"`{source}` cannot be read: {error.strerror or error}.") from error
+    sectors = sum(len(numbers) for numbers in changed_sectors(patch))
+    report(Note(f"{len(changes)} files change; {sectors} sectors of the ISO are written", "debug"))
+    return patch
+
+
+def _parts(path: str) -> Path:
+    parts = tuple(path.split("/")[1:])
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        parts = ()
+    wrong = any(part in {"", ".", ".."} or not part.isprintable() for part in parts)
+    if not path.startswith("/") or not parts or wrong:
+        raise RemasterError(
+            f"{path!r} is no path for a file on an ISO.", hint="Use an absolute path such as /nocloud/user-data."
+        )
+    return parts
+
+
+def _changes(read: Read, anatomy: Anatomy, files: Mapping[Path, bytes]) -> dict[Path, bytes]:
+    """Return what differs from the medium, md5sum.txt included."""
+    for path, data in files.items():
+        shown = "/" + "/".join(path)
+        if len(data) > LARGEST_FILE:
+            raise RemasterError(f"`{shown}` is too large for an ISO: {len(data)} bytes.")
+        if any(other[: len(path)] == path for other in files if other != path):
+            raise RemasterError(f"`{shown}` cannot be both a file and a directory.")
+    old = {path: existing(anatomy.main, path) for path in files}
+    changes = {path: data for path, data in files.items() if _contents(read, old[path]) != data}
+    sums_path = tuple(md5sum.PATH.split("/")[1:])
+    sums = _contents(read, existing(anatomy.main, sums_path))
+    sums = files.get(sums_path, sums)
+    if sums is not None:
+        named = {"/" + "/".join(path): data for path, data in files.items()}
+        new = [path for path in named if old[_parts(path)] is None]
+        text = md5sum.updated(sums, named, new)
+        if text != _contents(read, existing(anatomy.main, sums_path)):
+            changes[sums_path] = text
+    return changes
+
+
+def _contents(read: Read, record: Record | None) -> bytes | None:
+    return None if record is None else read(record.extent * SECTOR, record.length)
+
+
+def _lay_out(read: Read, anatomy: Anatomy, changes: Mapping[Path, bytes]) -> Patch:
+    canvas = Canvas(read)
+    space = Space(anatomy.border)
+    pieces: list[tuple[int, bytes]] = []
+    placed: dict[Path, Placed] = {}
+    for path, data in sorted(changes.items()):
+        sector, room = _place(anatomy, path, data, space)
+        placed[path] = Placed(sector, len(data))
+        pieces.append((sector * SECTOR, data.ljust(room * SECTOR, b"\0")))
+    for tree in anatomy.trees:
+        pieces += graft(tree, placed, space)
+    growth = _rounded(anatomy, space.next - anatomy.border)
+    if growth:
+        border = anatomy.border * SECTOR
+        canvas.write(border, bytes(growth * SECTOR))
+        canvas.write(border + growth * SECTOR, read(border, anatomy.size - border))
+        pieces += _told(anatomy, growth)
+    for offset, data in pieces:
+        canvas.write(offset, data)
+    for tree in anatomy.trees if growth else ():
+        canvas.write(tree.descriptor.offset + 80, both32(tree.descriptor.space + growth))
+    return canvas.patch(anatomy.size + growth * SECTOR)
+
+
+def _place(anatomy: Anatomy, path: Path, data: bytes, space: Space) -> tuple[int, int]:
+    """Return the sector for a file's contents and how many it has there: the old ones if they will do."""
+    old = existing(anatomy.main, path)
+    if old is not None:
+        boot = {anatomy.catalog.sector, *(image.sector for image in anatomy.catalog.images)}
+        if old.extent in boot:
+            raise RemasterError(f"`/{'/'.join(path)}` cannot be replaced: the firmware knows it by its place.")
+        room = sectors_for(old.length)
+        users = [record for _, record in anatomy.main.files() if record.length and record.extent == old.extent]
+        if len(data) <= room * SECTOR and len(users) == 1:
+            return old.extent, room
+    room = max(sectors_for(len(data)), 1)
+    return space.take(room), room
+
+
+def _rounded(anatomy: Anatomy, growth: int) -> int:
+    """Return ``growth`` in sectors, rounded up to whole cylinders where an MBR keeps partitions on cylinders."""
+    geometry = find_geometry(mbr_entries(anatomy.table.mbr))
+    if anatomy.table.kind != "mbr" or geometry is None:
+        return growth
+    unit = math.lcm(geometry[0] * geometry[1], SECTOR_BLOCKS) // SECTOR_BLOCKS
+    aligned = all(partition.end % (geometry[0] * geometry[1]) == 0 for partition in anatomy.table.partitions)
+    return -(-growth // unit) * unit if aligned else growth
+
+
+def _told(anatomy: Anatomy, growth: int) -> list[tuple[int, bytes]]:
+    """Return the pieces of partition table and boot catalog that say where the ESP has gone."""
+    pieces = grown(anatomy.table, anatomy.border * SECTOR_BLOCKS, growth * SECTOR_BLOCKS)
+    for image in anatomy.catalog.images:
+        if image.sector >= anatomy.border:
+            pieces.append((image.pointer, struct.pack("<I", image.sector + growth)))
+    return pieces

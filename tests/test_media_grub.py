@@ -1,0 +1,215 @@
+"""GRUB menus, edited text to text."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from builder.errors import RemasterError
+from builder.media.grub import SerialPort, boots_casper, edit_menu
+from tests.isofixture import GRUB_2204, LOOPBACK
+
+ARGUMENTS = ("autoinstall", "ds=nocloud;s=/cdrom/nocloud/", "console=tty0", "console=ttyS0,115200n8")
+ADDED = 'autoinstall "ds=nocloud;s=/cdrom/nocloud/" console=tty0 console=ttyS0,115200n8'
+SERIAL = """\
+if serial --unit=0 --speed=115200; then
+  terminal_input --append serial
+  terminal_output --append serial
+fi
+"""
+
+GRUB_2604 = """\
+set timeout=30
+
+menuentry "Try or Install Ubuntu Server" {
+    set gfxpayload=keep
+    linux  /casper/vmlinuz  ---\x20
+    initrd /casper/initrd
+}
+menuentry "Ubuntu Server with the HWE kernel" {
+    set gfxpayload=keep
+    linux  /casper/hwe-vmlinuz  ---\x20
+    initrd /casper/hwe-initrd
+}
+"""
+
+GRUB_ARM64 = """\
+set timeout=30
+if [ "$dtb" != "" ]; then
+    set cmdline="clk_ignore_unused pd_ignore_unused"
+fi
+menuentry "Try or Install Ubuntu Server" {
+    set gfxpayload=keep
+    linux /casper/vmlinuz $cmdline  ---  console=tty0
+    initrd /casper/initrd
+}
+"""
+
+
+def edited(text: str, *arguments: str, serial: SerialPort | None = None, timeout: int = 5) -> str:
+    return edit_menu(text, kernel_arguments=arguments or ARGUMENTS, serial=serial, timeout=timeout)
+
+
+def body(text: str) -> str:
+    return text.split("# prebake: end\n", 1)[1]
+
+
+def test_2204_and_2404_whole_text() -> None:
+    expected = GRUB_2204.replace("timeout=30", "timeout=5").replace("  ---", f"  {ADDED} ---")
+    head = f"# prebake: begin\n# prebake: added: {ADDED}\n{SERIAL}# prebake: end\n"
+    assert edited(GRUB_2204, serial=SerialPort()) == head + expected
+
+
+def test_2604_whole_text() -> None:
+    expected = GRUB_2604.replace("timeout=30", "timeout=5").replace("  ---", f"  {ADDED} ---")
+    assert edited(GRUB_2604) == f"# prebake: begin\n# prebake: added: {ADDED}\n# prebake: end\n{expected}"
+
+
+def test_arm64_keeps_what_follows_the_separator() -> None:
+    assert f"linux /casper/vmlinuz $cmdline  {ADDED} ---  console=tty0\n" in edited(GRUB_ARM64)
+
+
+def test_loopback_keeps_its_variable_and_gets_a_timeout() -> None:
+    text = edited(LOOPBACK)
+    assert text.count(f"iso-scan/filename=${{iso_path}} {ADDED} ---\n") == 2
+    assert text.startswith(f"# prebake: begin\n# prebake: added: {ADDED}\nset timeout=5\n")
+
+
+def test_other_entries_are_untouched() -> None:
+    text = edited(GRUB_2204 + 'menuentry "next" {\n\tchainloader /EFI/x.efi\n\tlinux /boot/other ---\n}\n')
+    assert "\tlinux16 /boot/memtest86+.bin\n" in text
+    assert "\tchainloader /EFI/x.efi\n\tlinux /boot/other ---\n" in text
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("linux /casper/vmlinuz ---", "linux /casper/vmlinuz X ---"),
+        ("linux /casper/vmlinuz --- quiet", "linux /casper/vmlinuz X --- quiet"),
+        ("linux\t/casper/vmlinuz\tquiet \t ---\tsplash", "linux\t/casper/vmlinuz\tquiet \t X ---\tsplash"),
+        ("linux /casper/vmlinuz", "linux /casper/vmlinuz X"),
+        ("linux /casper/vmlinuz quiet  ", "linux /casper/vmlinuz quiet X  "),
+        ("linux /casper/vmlinuz a---b ----", "linux /casper/vmlinuz a---b ---- X"),
+        ("linuxefi /casper/vmlinuz.efi ---", "linuxefi /casper/vmlinuz.efi X ---"),
+        ("linux16 (loop)/casper/vmlinuz ---", "linux16 (loop)/casper/vmlinuz X ---"),
+        ('linux "${root}/casper/vmlinuz" ---', 'linux "${root}/casper/vmlinuz" X ---'),
+        ("linux /casper/vmlinuz ---\r", "linux /casper/vmlinuz X ---\r"),
+        ("linux /casper/vmlinuz quiet \\\n  splash ---", "linux /casper/vmlinuz quiet \\\n  splash X ---"),
+        ("linux /casper/vmlinuz quiet # no ---", "linux /casper/vmlinuz quiet X # no ---"),
+        ('linux /casper/vmlinuz "a;b --- c" ---', 'linux /casper/vmlinuz "a;b --- c" X ---'),
+        (
+            'menuentry "m" { linux /casper/vmlinuz ---; initrd /casper/initrd; }',
+            'menuentry "m" { linux /casper/vmlinuz X ---; initrd /casper/initrd; }',
+        ),
+        ("if true; then linux /casper/vmlinuz ---; fi", "if true; then linux /casper/vmlinuz X ---; fi"),
+        ("# linux /casper/vmlinuz ---", "# linux /casper/vmlinuz ---"),
+        ("echo linux /casper/vmlinuz ---", "echo linux /casper/vmlinuz ---"),
+        ("linux /boot/vmlinuz root=/casper/x ---", "linux /boot/vmlinuz root=/casper/x ---"),
+    ],
+)
+def test_where_arguments_go(before: str, after: str) -> None:
+    assert body(edited(before, "X")) == after
+    assert boots_casper(before) == (before != after)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("set timeout=30\n", "set timeout=5\n"),
+        ('\tset timeout="30"; true\n', "\tset timeout=5; true\n"),
+        ("timeout=-1\n", "timeout=5\n"),
+        ("if x; then set timeout=1; else set timeout=2; fi\n", "if x; then set timeout=5; else set timeout=5; fi\n"),
+        ("set timeout_style=menu\necho timeout=3\n", "set timeout_style=menu\necho timeout=3\n"),
+    ],
+)
+def test_timeout(before: str, after: str) -> None:
+    text = edited(before)
+    assert body(text) == after
+    assert ("set timeout=5\n" in text.split("# prebake: end")[0]) == (before == after)
+
+
+@pytest.mark.parametrize(
+    ("argument", "word"),
+    [
+        ("a=b,c:/d@1", "a=b,c:/d@1"),
+        ("a b", '"a b"'),
+        ('a"b$c\\', r'"a\"b\$c\\"'),
+        ("x;y", '"x;y"'),
+        ("it's", '"it\'s"'),
+    ],
+)
+def test_quoting(argument: str, word: str) -> None:
+    assert body(edited("linux /casper/vmlinuz ---", argument)) == f"linux /casper/vmlinuz {word} ---"
+
+
+@pytest.mark.parametrize("argument", ["", "---", "a\nb", "a\rb", "a\0b"])
+def test_impossible_arguments_are_refused(argument: str) -> None:
+    with pytest.raises(RemasterError, match="cannot be a kernel argument"):
+        edited(GRUB_2204, argument)
+
+
+def test_no_arguments_add_none() -> None:
+    text = edit_menu(GRUB_2204, kernel_arguments=(), serial=None, timeout=30)
+    assert text == f"# prebake: begin\n# prebake: end\n{GRUB_2204}"
+
+
+MENUS = st.sampled_from([GRUB_2204, GRUB_2604, GRUB_ARM64, LOOPBACK])
+PIECES = st.sampled_from(
+    [
+        "linux",
+        "linux16",
+        " ",
+        "\t",
+        "\n",
+        ";",
+        "{",
+        "}",
+        "---",
+        " --- ",
+        "/casper/vmlinuz",
+        "set",
+        "timeout=3",
+        "quiet",
+        "'",
+        '"',
+        "\\",
+        "\\\n",
+        "#",
+        "$x",
+        "${x}",
+        "\r\n",
+        "if",
+        "then",
+        "linux /casper/vmlinuz",
+        "console=tty0",
+    ]
+)
+SCRIPTS = MENUS | st.lists(PIECES, max_size=25).map("".join)
+WORDS = st.lists(
+    st.text(st.characters(exclude_characters="\n\r\0", codec="utf-8"), min_size=1, max_size=8).filter(
+        lambda word: word != "---"
+    ),
+    max_size=4,
+)
+
+
+@given(SCRIPTS, WORDS, WORDS)
+def test_an_edited_menu_is_replaced_never_doubled(text: str, first: list[str], second: list[str]) -> None:
+    port = SerialPort(1, 9600)
+    once = edit_menu(text, kernel_arguments=second, serial=None, timeout=3)
+    twice = edit_menu(
+        edit_menu(text, kernel_arguments=first, serial=port, timeout=8), kernel_arguments=second, serial=None, timeout=3
+    )
+    assert twice == once
+    assert edit_menu(once, kernel_arguments=second, serial=None, timeout=3) == once
+
+
+@given(MENUS, WORDS)
+def test_only_kernel_lines_and_timeouts_change(text: str, arguments: list[str]) -> None:
+    result = body(edit_menu(text, kernel_arguments=arguments, serial=SerialPort(), timeout=7))
+    for old, new in zip(text.split("\n"), result.split("\n"), strict=True):
+        if old != new:
+            assert re.search(r"linux\s+/casper/|timeout=", old)

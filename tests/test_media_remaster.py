@@ -1,0 +1,419 @@
+"""Remastering small media of every layout, with xorriso, mtools and the partition tools as oracles."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import json
+import re
+import shutil
+import struct
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from builder.command import run
+from builder.errors import MediumError, RemasterError
+from builder.media.anatomy import examine
+from builder.media.image import inspect, read_file
+from builder.media.md5sum import updated
+from builder.media.partitions import Table, find_geometry, grown, mbr_entries, read_table
+from builder.media.patch import Canvas, Patch, changed_sectors
+from builder.media.reader import open_volume
+from builder.media.remaster import plan, write_iso
+from builder.media.window import Window
+from tests.isofixture import (
+    AMD64,
+    ARM64_MBR,
+    GRUB_2204,
+    MANY,
+    NO_JOLIET,
+    VARIANTS,
+    Variant,
+    extract,
+    medium,
+    missing_programs,
+    report,
+    workshop,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(bool(missing_programs()), reason=f"not installed: {missing_programs()}")
+SECTOR = 2048
+FILES = {
+    "/nocloud/user-data": b"#cloud-config\nautoinstall: {version: 1}\n" * 90,
+    "/nocloud/meta-data": b"",
+    "/nocloud/deep/er/Some File.TXT": b"deep",
+    "/boot/grub/grub.cfg": GRUB_2204.replace("---", "autoinstall ---").encode() * 4,
+    "/casper/autoinstall.yaml": b"in a directory that is there\n",
+}
+each_variant = pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
+
+
+@functools.cache
+def remastered(variant: Variant) -> tuple[Path, Patch]:
+    patch = plan(medium(variant), FILES)
+    image = workshop() / f"{variant.name}-remastered.iso"
+    write_iso(medium(variant), patch, image)
+    return image, patch
+
+
+def tree(folder: Path) -> dict[str, bytes | str]:
+    found: dict[str, bytes | str] = {}
+    for path in sorted(folder.rglob("*")):
+        name = "/" + str(path.relative_to(folder))
+        if path.is_symlink():
+            found[name] = f"-> {path.readlink()}"
+        elif path.is_file():
+            found[name] = path.read_bytes()
+    return found
+
+
+@functools.cache
+def original(variant: Variant) -> dict[str, bytes | str]:
+    return tree(extract(medium(variant), workshop() / f"{variant.name}-extracted"))
+
+
+def without_places(catalog: bytes | str | None) -> bytes:
+    """A boot catalog without the places of its images, the one thing in it that may change."""
+    assert isinstance(catalog, bytes)
+    return catalog[:40] + catalog[44:104] + catalog[108:]
+
+
+def partition_view(image: Path, folder: Path) -> Path:
+    """Cut partition 1's view out of an image, as a kernel that mounts /dev/sda1 sees it."""
+    view = folder / "view.iso"
+    with image.open("rb") as source, view.open("wb") as target:
+        source.seek(16 * SECTOR)
+        shutil.copyfileobj(source, target)
+    return view
+
+
+def check_tree(before: dict[str, bytes | str], after: dict[str, bytes | str], files: dict[str, bytes]) -> None:
+    sums = after["/md5sum.txt"]
+    assert before.keys() | files.keys() == after.keys()
+    for name, content in after.items():
+        if name in {"/boot.catalog", "/boot/boot.cat"}:
+            assert without_places(content) == without_places(before[name])
+        elif name != "/md5sum.txt":
+            assert content == files.get(name, before.get(name)), name
+    assert isinstance(sums, bytes)
+    lines = [line.split("  .") for line in sums.decode().splitlines()]
+    assert len({name for _, name in lines}) == len(lines)
+    assert {name for _, name in lines} >= files.keys()
+    for checksum, name in lines:
+        content = after[name]
+        assert isinstance(content, bytes)
+        assert hashlib.md5(content, usedforsecurity=False).hexdigest() == checksum, name
+
+
+@each_variant
+def test_xorriso_sees_the_whole_tree(variant: Variant, tmp_path: Path) -> None:
+    image, _ = remastered(variant)
+    before = original(variant)
+    after = tree(extract(image, tmp_path / "after"))
+    check_tree(before, after, FILES)
+    if variant.joliet:
+        joliet = tree(extract(image, tmp_path / "joliet", joliet=True))
+        plain = {name: content for name, content in after.items() if not isinstance(content, str)}
+        assert len(joliet) == len(plain)  # Joliet has no symlinks
+        assert joliet.items() >= {name: content for name, content in plain.items() if name in FILES}.items()
+    if variant.second_tree:
+        view = partition_view(image, tmp_path)
+        assert tree(extract(view, tmp_path / "view")) == after
+        if variant.joliet:
+            assert tree(extract(view, tmp_path / "joliet-view", joliet=True)) == joliet
+
+
+@each_variant
+def test_md5sum_program_agrees(variant: Variant, tmp_path: Path) -> None:
+    folder = extract(remastered(variant)[0], tmp_path / "tree")
+    run(["md5sum", "--check", "--strict", "--quiet", "md5sum.txt"], cwd=folder)
+
+
+NUMBERS = re.compile(r"\d+")
+MOVED = ("ISO image size", "MBR partition ", "GPT lba range", "GPT start and size", "El Torito boot img")
+
+
+@each_variant
+def test_xorriso_reports_only_moved_numbers(variant: Variant) -> None:
+    image, patch = remastered(variant)
+    blocks = (patch.size - medium(variant).stat().st_size) // 512
+    old, new = report(medium(variant)), report(image)
+    assert len(old) == len(new)
+    assert blocks % 4 == 0
+    for one, two in zip(old, new, strict=True):
+        if one == two:
+            continue
+        assert one.startswith(MOVED), one
+        assert NUMBERS.sub("", one).split() == NUMBERS.sub("", two).split()
+        pairs = zip(NUMBERS.findall(one), NUMBERS.findall(two), strict=True)
+        assert {int(b) - int(a) for a, b in pairs} <= {0, blocks, blocks // 4}, (one, two)
+
+
+@each_variant
+def test_boot_images_keep_their_bytes_and_places(variant: Variant, tmp_path: Path) -> None:
+    image, _ = remastered(variant)
+    esps = []
+    for path in (medium(variant), image):
+        with path.open("rb") as file:
+            window = Window(file)
+            anatomy = examine(window.at, window.size)
+            assert anatomy.table.esp
+            esps.append(window.at(anatomy.table.esp.start * 512, anatomy.table.esp.blocks * 512))
+            assert anatomy.catalog.efi
+            assert anatomy.catalog.efi.sector * 4 == anatomy.table.esp.start
+    assert esps[0] == esps[1]
+    (tmp_path / "esp").write_bytes(esps[1])
+    assert b"ubuntu" not in run(["mdir", "-i", str(tmp_path / "esp"), "::EFI/boot"]).stdout
+    with medium(variant).open("rb") as old, image.open("rb") as new:
+        with open_volume(old) as one, open_volume(new) as two:
+            before, after = one.listing(), two.listing()
+        moved = {name for name in before if before[name].extent != after[name].extent}
+        assert not {name for name in moved if name.startswith(("/EFI", "/casper/")) or name.endswith(".img")}
+        assert old.read(446) == new.read(446)
+
+
+@each_variant
+def test_a_patch_is_the_whole_difference(variant: Variant) -> None:
+    image, patch = remastered(variant)
+    source, result = medium(variant).read_bytes(), image.read_bytes()
+    expected = bytearray(source.ljust(patch.size, b"\0"))
+    for offset, data in patch.extents:
+        expected[offset : offset + len(data)] = data
+    assert result == bytes(expected)
+    assert len(result) == patch.size
+    different = {
+        number
+        for number in range(patch.size // SECTOR)
+        if source[number * SECTOR : (number + 1) * SECTOR].ljust(SECTOR, b"\0")
+        != result[number * SECTOR : (number + 1) * SECTOR]
+    }
+    assert {number for numbers in changed_sectors(patch) for number in numbers} == different
+    ends = [0]
+    for offset, data in patch.extents:
+        assert offset >= ends[-1]
+        ends.append(offset + len(data))
+
+
+@each_variant
+def test_the_same_input_gives_the_same_bytes(variant: Variant) -> None:
+    assert plan(medium(variant), dict(reversed(FILES.items()))) == remastered(variant)[1]
+
+
+@each_variant
+def test_a_second_round_with_the_same_answers_changes_nothing(variant: Variant) -> None:
+    image, patch = remastered(variant)
+    assert plan(image, FILES) == Patch(patch.size, ())
+
+
+@each_variant
+def test_answers_of_a_second_round_replace_those_of_the_first(variant: Variant, tmp_path: Path) -> None:
+    image, patch = remastered(variant)
+    other = {**FILES, "/nocloud/user-data": b"short", "/boot/grub/grub.cfg": b"set timeout=1\n"}
+    second = plan(image, other)
+    assert second.size == patch.size
+    assert second.changed < 16 * SECTOR
+    write_iso(image, second, tmp_path / "second.iso")
+    longer = {**other, "/nocloud/user-data": b"long" * 9000, "/nocloud/vendor-data": b"v"}
+    third = plan(tmp_path / "second.iso", longer)
+    assert third.size > second.size
+    write_iso(tmp_path / "second.iso", third, tmp_path / "third.iso")
+    before = original(variant)
+    check_tree(before, tree(extract(tmp_path / "third.iso", tmp_path / "after")), longer)
+    assert inspect(tmp_path / "third.iso").volume_id == variant.volume_id
+
+
+def test_partition_tools_accept_the_gpt() -> None:
+    if not shutil.which("sfdisk", path="/usr/sbin:/sbin:/usr/bin"):
+        pytest.skip("sfdisk is not installed")
+    image, patch = remastered(AMD64)
+    table = json.loads(run(["sfdisk", "--json", str(image)]).stdout)["partitiontable"]
+    assert table["label"] == "gpt"
+    assert table["lastlba"] == patch.size // 512 - 64
+    assert b"No errors" in run(["sfdisk", "--verify", str(image)]).stdout
+
+
+def test_blkid_sees_the_same_volume() -> None:
+    if not shutil.which("blkid", path="/usr/sbin:/sbin:/usr/bin"):
+        pytest.skip("blkid is not installed")
+    image, _ = remastered(AMD64)
+    one, two = (run(["blkid", "-o", "export", str(path)]).stdout for path in (medium(AMD64), image))
+    assert one.split(b"\n")[1:] == two.split(b"\n")[1:]
+    assert b"UUID=" in one
+
+
+def test_many_files_and_crowded_directories(tmp_path: Path) -> None:
+    files = {
+        f"/many/new-{number:03d}-{'n' * (number % 30)}.txt": bytes([number % 256]) * (number * 7)
+        for number in range(250)
+    }
+    files |= {f"/pool/many/added {number}": b"a" for number in range(40)}
+    files |= {f"/dirs/{number}/x": b"" for number in range(120)}
+    files |= {f"/pool/dir07/{'d/' * depth}f": b"f" for depth in range(9)}
+    files |= {"/pool/tricky/B": b"B", "/pool/tricky/~": b"~", "/big": bytes(range(256)) * 9000, "/.hidden": b"h"}
+    patch = plan(medium(MANY), files)
+    write_iso(medium(MANY), patch, tmp_path / "x.iso")
+    before = original(MANY)
+    check_tree(before, tree(extract(tmp_path / "x.iso", tmp_path / "after")), files)
+    joliet = tree(extract(tmp_path / "x.iso", tmp_path / "joliet", joliet=True))
+    assert joliet.items() >= files.items()
+    view = partition_view(tmp_path / "x.iso", tmp_path)
+    check_tree(before, tree(extract(view, tmp_path / "view")), files)
+    assert plan(tmp_path / "x.iso", files) == Patch(patch.size, ())
+
+
+def test_modes_and_owners_are_those_of_the_neighbours(tmp_path: Path) -> None:
+    image, _ = remastered(NO_JOLIET)
+    argv = ["xorriso", "-indev", str(image), "-find", "/", "-exec", "lsdl"]
+    lines = run(argv).stdout.decode().splitlines()
+    found = {line.split("'")[1]: line.split()[0] for line in lines}
+    assert found["/nocloud"] == found["/casper"]
+    assert found["/nocloud/user-data"] == found["/casper/vmlinuz"]
+    assert tmp_path.is_dir()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "relative",
+        "/",
+        "/a/../b",
+        "/a//b",
+        "/./a",
+        "/casper",
+        "/ubuntu",
+        "/casper/vmlinuz/x",
+        "/boot.catalog",
+        "/boot/grub/i386-pc/eltorito.img",
+        "/new/a:b",
+        "/new/" + "n" * 65,
+        "/a\nb",
+        "/�",
+        "/ubuntu/x",
+    ],
+)
+def test_paths_that_cannot_be(path: str) -> None:
+    with pytest.raises(RemasterError):
+        plan(medium(AMD64), {path: b"x"})
+
+
+def test_a_file_cannot_be_a_directory_too() -> None:
+    with pytest.raises(RemasterError, match="both a file and a directory"):
+        plan(medium(AMD64), {"/a": b"x", "/a/b": b"y"})
+
+
+def test_nothing_to_do_is_an_empty_patch() -> None:
+    assert plan(medium(AMD64), {}) == Patch(medium(AMD64).stat().st_size, ())
+    content = read_file(medium(AMD64), "/.disk/info")
+    assert not plan(medium(AMD64), {"/.disk/info": content}).extents
+
+
+def damaged(tmp_path: Path, variant: Variant, offset: int, data: bytes) -> Path:
+    image = tmp_path / "damaged.iso"
+    content = bytearray(medium(variant).read_bytes())
+    content[offset : offset + len(data)] = data
+    image.write_bytes(content)
+    return image
+
+
+@pytest.mark.parametrize(
+    ("offset", "data", "reason"),
+    [
+        (512 + 72, b"\x03", "its checksum is wrong"),
+        (2 * 512 + 32, b"\x41", "checksum of its entries is wrong"),
+        (-512 + 16, b"\1\2\3\4", "checksum is wrong"),
+        (-512, b"EFI PARK", "no GPT header"),
+        (510, b"\0\0", "no EFI system partition"),
+        (118 * SECTOR + 4, b"x", "boot catalog in sector 118 is damaged"),
+        (118 * SECTOR + 0x60 + 8, struct.pack("<I", 240), "do not name the same EFI system partition"),
+        (17 * SECTOR + 7, b"X", "unexpected kind"),
+        (54 * SECTOR + 12, b"\x07", "path table"),
+        (16 * SECTOR + 80, struct.pack("<I", 77) + struct.pack(">I", 77), "ends neither where"),
+    ],
+)
+def test_what_is_not_understood_is_refused(offset: int, data: bytes, reason: str, tmp_path: Path) -> None:
+    offset %= medium(AMD64).stat().st_size
+    with pytest.raises(RemasterError, match=reason):
+        plan(damaged(tmp_path, AMD64, offset, data), FILES)
+
+
+def test_trailing_bytes_are_refused(tmp_path: Path) -> None:
+    image = tmp_path / "long.iso"
+    image.write_bytes(medium(AMD64).read_bytes() + bytes(SECTOR))
+    with pytest.raises(RemasterError, match="two partition tables do not agree"):
+        plan(image, FILES)
+
+
+def test_isolinux_is_refused_with_a_reason(tmp_path: Path) -> None:
+    for name in ("isolinux/isolinux.bin", "casper/vmlinuz"):
+        (tmp_path / "tree" / name).parent.mkdir(parents=True)
+        (tmp_path / "tree" / name).write_bytes(bytes(4096))
+    image = tmp_path / "20.04.iso"
+    words = ["-b", "isolinux/isolinux.bin", "-c", "isolinux/boot.cat", "-no-emul-boot", "-boot-load-size", "4"]
+    run(["xorriso", "-as", "mkisofs", "-r", "-J", *words, "-o", str(image), str(tmp_path / "tree")])
+    with pytest.raises(RemasterError, match="ISOLINUX") as caught:
+        plan(image, FILES)
+    assert caught.value.hint == "Use 22.04 or newer."
+
+
+def test_missing_source(tmp_path: Path) -> None:
+    with pytest.raises(MediumError, match="cannot be read"):
+        plan(tmp_path / "none.iso", FILES)
+
+
+def test_md5sum_lines() -> None:
+    text = b"0" * 32 + b"  ./a\nnonsense\n" + b"1" * 32 + b"  ./b c"
+    new = updated(text, {"/a": b"x", "/n": b"", "/unlisted": b"u"}, ["/n"])
+    assert new.decode().splitlines() == [
+        "9dd4e461268c8034f5c8564e155c67a6  ./a",
+        "nonsense",
+        "1" * 32 + "  ./b c",
+        "d41d8cd98f00b204e9800998ecf8427e  ./n",
+    ]
+    assert updated(b"", {}, []) == b""
+
+
+def test_arm64_partitions_stay_on_cylinders() -> None:
+    image, patch = remastered(ARM64_MBR)
+    with image.open("rb") as file:
+        window = Window(file)
+        table = read_table(window.at, window.size)
+    assert all(partition.end % 2048 == 0 for partition in table.partitions)
+    assert find_geometry(mbr_entries(table.mbr)) == (64, 32)
+    assert patch.changed < 100 * SECTOR
+
+
+def test_addresses_beyond_the_last_cylinder_stay_at_the_limit() -> None:
+    mbr = bytearray(512)
+    mbr[446:462] = struct.pack("<B3sB3sII", 0, b"\x02\1\0", 0xCD, b"\x3f\xe0\xff", 64, 3_000_000)
+    mbr[462:478] = struct.pack("<B3sB3sII", 0, b"\x3f\xe0\xff", 0xEF, b"\x3f\xe0\xff", 3_000_064, 9000)
+    (piece,) = grown(Table("mbr", bytes(mbr), ()), 3_000_064, 8)
+    entries = mbr_entries(piece[1])
+    assert entries[0] == (0, b"\x02\1\0", 0xCD, b"\x3f\xe0\xff", 64, 3_000_008)
+    assert entries[1] == (0, b"\x3f\xe0\xff", 0xEF, b"\x3f\xe0\xff", 3_000_072, 9000)
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=9000), st.lists(st.tuples(st.integers(0, 9000), st.binary(max_size=5000)), max_size=6))
+def test_a_canvas_is_what_was_written_over_the_source(source: bytes, writes: list[tuple[int, bytes]]) -> None:
+    canvas = Canvas(lambda offset, length: source[offset : offset + length])
+    size = 8 * SECTOR
+    expected = bytearray(source.ljust(size, b"\0"))
+    for offset, data in writes:
+        canvas.write(offset, data)
+        expected[offset : offset + len(data)] = data
+    assert canvas.read(3, 5000) == bytes(expected[3:5003])
+    patch = canvas.patch(size)
+    result = bytearray(source.ljust(size, b"\0"))
+    for offset, data in patch.extents:
+        assert offset % SECTOR == len(data) % SECTOR == 0
+        result[offset : offset + len(data)] = data
+    assert result == expected
+    ranges = changed_sectors(patch)
+    assert all(one.stop < two.start for one, two in itertools.pairwise(ranges))
