@@ -72,7 +72,7 @@ menuentry "Ubuntu Server with the HWE kernel" {
 TOKEN_MENU = """\
 set timeout=0
 menuentry "token" {
-	echo "TOKEN-@WORD@ on $grub_platform"
+	echo "TOKEN-@WORD@ on $grub_platform from $cmdpath."
 	for device in (cd) (cd0) (hd0) (hd0,gpt1) (hd1,gpt1); do
 		if [ -f $device/nocloud/user-data ]; then
 			echo "SEEN from $device"

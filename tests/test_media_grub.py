@@ -15,9 +15,11 @@ from tests.isofixture import GRUB_2204, LOOPBACK
 ARGUMENTS = ("autoinstall", "ds=nocloud;s=/cdrom/nocloud/", "console=tty0", "console=ttyS0,115200n8")
 ADDED = 'autoinstall "ds=nocloud;s=/cdrom/nocloud/" console=tty0 console=ttyS0,115200n8'
 SERIAL = """\
-if serial --unit=0 --speed=115200; then
-  terminal_input --append serial
-  terminal_output --append serial
+if [ "$grub_platform" = "pc" ]; then
+  if serial --unit=0 --speed=115200; then
+    terminal_input --append serial
+    terminal_output --append serial
+  fi
 fi
 """
 

@@ -7,16 +7,15 @@ import secrets
 import shlex
 import time
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
-
-from pexpect import EOF, TIMEOUT
-from pexpect.socket_pexpect import SocketSpawn
+from typing import TYPE_CHECKING
 
 from builder.errors import InstallError, MachineError, StalledError
+from builder.vm.serial import LineClosedError, LineSilentError
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
+
+    from builder.vm.serial import SerialLine
 
 LOGIN = rb"[\w.-]+ login: $"
 PASSWORD = rb"[Pp]assword: ?$"
@@ -41,117 +40,67 @@ class Outcome:
     output: str
 
 
-class Console:
-    """The serial line as pexpect sees it; every byte also goes to ``record`` and, one by one, to ``heard``."""
-
-    def __init__(self, line: socket.socket, record: IO[bytes], heard: Callable[[bytes], None]) -> None:
-        self._recent = b""
-        self._record = record
-        self._heard = heard
-        self.spawn: SocketSpawn[bytes] = SocketSpawn(line, timeout=None, maxread=65536)
-        self.spawn.logfile_read = self
-
-    def write(self, data: bytes) -> None:
-        """Take what pexpect has just read."""
-        self._recent = (self._recent + data)[-16384:]
-        self._record.write(data)
-        self._heard(data)
-
-    def flush(self) -> None:
-        """Bring the record to the disk."""
-        self._record.flush()
-
-    def tail(self) -> list[str]:
-        """Return the last lines of the console, without control characters."""
-        text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|[\x00-\x08\x0b-\x1f]", "", self._recent.decode("utf-8", "replace"))
-        return [line for line in text.splitlines() if line.strip()][-TAIL:]
-
-    def expect(self, patterns: Sequence[bytes | type[Any]], seconds: float) -> int:
-        """Wait for one of the patterns; return which.
-
-        Raises StalledError after ``seconds`` without one, MachineError if the machine has gone, InstallError
-        at the words of a system that cannot start.
-        """
-        known: list[Any] = [*patterns, *(pattern for pattern, _ in TROUBLE), EOF, TIMEOUT]
-        found = self.spawn.expect(known, timeout=seconds)
-        if found < len(patterns):
-            return int(found)
-        trouble = found - len(patterns)
-        if trouble < len(TROUBLE):
-            raise InstallError(f"The system did not start: {TROUBLE[trouble][1]}.", console=self.tail())
-        if trouble == len(TROUBLE):
-            raise MachineError("The virtual machine ended while its console was being used.", console=self.tail())
-        raise StalledError(f"The console did not answer within {seconds:.0f} s.", console=self.tail())
-
-    def send(self, line: str) -> None:
-        """Type a line."""
-        self.spawn.sendline(line.encode())
-
-
 class RootShell:
-    """A shell of root's, reached as an ordinary user through sudo, that echoes nothing."""
+    """A shell of root's on the serial line, reached as an ordinary user through sudo, that echoes nothing."""
 
-    def __init__(self, console: Console, password: str) -> None:
-        self._console = console
+    def __init__(self, line: SerialLine, *, user: str, password: str) -> None:
+        self._line = line
+        self._user = user
         self._password = password
         self._mark = secrets.token_hex(6)
         self._count = 0
 
-    def log_in(self, user: str, *, boot_seconds: float, seconds: float) -> float:
+    def log_in(self, *, boot_seconds: float, seconds: float) -> float:
         """Wait up to ``boot_seconds`` for the login prompt, log in, become root.
 
-        Returns how many seconds it took until the prompt. Raises InstallError if the password is refused or
-        the user may not become root, StalledError if an answer takes longer than ``seconds``.
+        Returns how many seconds it took until the prompt. Raises InstallError if the system does not start,
+        the password is refused or the user may not become root, StalledError if an answer takes longer than
+        ``seconds``, MachineError if the machine ends.
         """
         begun = time.monotonic()
-        self._console.expect([LOGIN], boot_seconds)
+        self._wait([LOGIN], boot_seconds, "The login prompt")
         waited = time.monotonic() - begun
         for _ in range(LOGIN_TRIES):
-            self._console.send(user)
-            self._console.expect([PASSWORD], seconds)
-            self._console.send(self._password)
-            if self._console.expect([PROMPT, REFUSED], seconds) == 0:
+            self._line.send(self._user)
+            self._wait([PASSWORD], seconds, "The question for the password")
+            self._line.send(self._password)
+            if self._wait([PROMPT, REFUSED], seconds, "The shell after the login")[0] == 0:
                 break
-            self._console.expect([LOGIN], seconds)
+            self._wait([LOGIN], seconds, "The next login prompt")
         else:
             raise InstallError(
-                f"The login as {user} was refused {LOGIN_TRIES} times.",
-                hint="Is it the right user and password? On the first boot cloud-init makes the user; its log tells.",
-                console=self._console.tail(),
+                f"The login as {self._user} was refused {LOGIN_TRIES} times.",
+                hint="Are the user and the password right? On a first boot cloud-init makes the user.",
+                console=self._line.tail(TAIL),
             )
-        self._become_root(user, seconds)
+        self._become_root(seconds)
         return waited
 
-    def _become_root(self, user: str, seconds: float) -> None:
-        asked = f"sudo-{self._mark}:"
-        # The quotes keep the terminal's echo of this line from looking like its answer.
-        self._console.send(
+    def _become_root(self, seconds: float) -> None:
+        asked = f"sudo-{self._mark}:".encode()
+        # The quotes within keep the terminal's echo of this line from looking like its answer.
+        self._line.send(
             f" export HISTFILE=; exec sudo -p 'sudo-''{self._mark}:' env HISTFILE= PS1= PS2= LC_ALL=C.UTF-8 /bin/sh"
         )
-        ready = f"ready-{self._mark}".encode()
-        if self._console.expect([re.escape(asked.encode()), rb"not in the sudoers", rb"# $"], seconds) == 1:
-            raise InstallError(f"The user {user} may not become root.", console=self._console.tail())
-        self._console.send(self._password)
-        self._console.send(f"stty -echo; cd /; echo 'ready-''{self._mark}'")
-        self._console.expect([ready], seconds)
+        if self._wait([re.escape(asked), rb"not in the sudoers"], seconds, "sudo")[0] == 1:
+            raise InstallError(f"The user {self._user} may not become root.", console=self._line.tail(TAIL))
+        self._line.send(self._password)
+        self._line.send(f"stty -echo; cd /; echo 'ready-''{self._mark}'")
+        self._wait([f"ready-{self._mark}".encode(), rb"Sorry, try again"], seconds, "The root shell")
 
     def run(self, command: str, *, seconds: float) -> Outcome:
         """Run one line of shell as root, at most ``seconds``; return its output and exit code."""
         self._count += 1
         mark = f"{self._mark}-{self._count}"
-        self._console.send(f"echo 'begin-''{mark}'; {{ {command}; }} < /dev/null; echo 'end-''{mark}' $?")
-        self._console.expect([rb"begin-" + mark.encode() + rb"\r*\n"], seconds)
-        self._console.expect([rb"end-" + mark.encode() + rb" (\d+)\r*\n"], seconds)
-        match = self._console.spawn.match
-        if not isinstance(match, re.Match) or self._console.spawn.before is None:
-            raise MachineError("The console lost its place.", console=self._console.tail())
-        output = self._console.spawn.before.decode("utf-8", "replace").replace("\r", "")
+        self._line.send(f"echo 'begin-''{mark}'; {{ {command}; }} < /dev/null 2>&1; echo 'end-''{mark}' $?")
+        self._wait([rb"begin-" + mark.encode() + rb"\r*\n"], seconds, "The root shell")
+        _, match, output = self._wait([rb"end-" + mark.encode() + rb" (\d+)\r*\n"], seconds, f"`{command}`")
         return Outcome(int(match[1]), output)
 
     def must(self, argv: Sequence[str], *, seconds: float) -> str:
         """Run a command as root and return its output.
 
-        Raises InstallError if it fails.
+        Raises InstallError with its last words if it fails.
         """
         outcome = self.run(shlex.join(argv), seconds=seconds)
         if outcome.code:
@@ -163,4 +112,18 @@ class RootShell:
 
     def power_off(self) -> None:
         """Ask the system to shut down; the machine's own word tells when it has."""
-        self._console.send("exec systemctl poweroff")
+        self._line.send("exec systemctl poweroff")
+
+    def _wait(self, patterns: Sequence[bytes], seconds: float, what: str) -> tuple[int, re.Match[bytes], str]:
+        try:
+            found, match, before = self._line.expect([*patterns, *(words for words, _ in TROUBLE)], seconds)
+        except LineSilentError:
+            message = f"{what} did not come within {seconds:.0f} s."
+            raise StalledError(message, console=self._line.tail(TAIL)) from None
+        except LineClosedError:
+            message = f"The machine ended before this came: {what}."
+            raise MachineError(message, console=self._line.tail(TAIL)) from None
+        if found >= len(patterns):
+            said = TROUBLE[found - len(patterns)][1]
+            raise InstallError(f"The system does not start: {said}.", console=self._line.tail(TAIL))
+        return found, match, before

@@ -61,8 +61,9 @@ def edit_menu(text: str, *, kernel_arguments: Sequence[str], serial: SerialPort 
 
     The arguments, each one unquoted as the kernel is to see it, go before ``---`` of each command that loads a
     kernel from /casper/, or to its end where there is no ``---``. Every assignment of ``timeout`` gets ``timeout``
-    (seconds; -1 waits for ever), and the menu gets one if it has none. With ``serial``, GRUB also talks on that
-    port where there is one. A menu that was edited before is edited anew, whatever it was told then.
+    (seconds; -1 waits for ever), and the menu gets one if it has none. With ``serial``, a GRUB started by a BIOS
+    also talks on that port if there is one; under UEFI the firmware does so itself, and twice is garbled. A menu
+    that was edited before is edited anew, whatever it was told then.
 
     Raises RemasterError if an argument is empty, is ``---`` or has a line break, which no menu can hold.
     """
@@ -130,9 +131,11 @@ def _prologue(added: str, serial: SerialPort | None, timeout: int | None) -> str
         lines.append(f"set timeout={timeout}")
     if serial is not None:
         lines += [
-            f"if serial --unit={serial.unit} --speed={serial.speed}; then",
-            "  terminal_input --append serial",
-            "  terminal_output --append serial",
+            'if [ "$grub_platform" = "pc" ]; then',
+            f"  if serial --unit={serial.unit} --speed={serial.speed}; then",
+            "    terminal_input --append serial",
+            "    terminal_output --append serial",
+            "  fi",
             "fi",
         ]
     return "\n".join([*lines, END, ""])

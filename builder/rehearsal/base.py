@@ -24,6 +24,8 @@ BOOT_FILES = {
     "gcdx64.efi": r"usr/lib/grub/x86_64-efi-signed/gcdx64\.efi\.signed",
 }
 MODULES = re.compile(r"usr/lib/grub/(i386-pc|x86_64-efi)/[^/]+\.(mod|lst)")
+MERGED_USR = "/usr/share/mmdebstrap/hooks/merged-usr"
+"""Comes with mmdebstrap; the package usrmerge would bring all of Perl."""
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
@@ -93,6 +95,7 @@ def build(folder: Path, mirror: str | None) -> Base:
             "--format=tar",
             f"--keyring={KEYRING}",
             f"--include={','.join(recipe.PACKAGES)}",
+            f"--hook-dir={MERGED_USR}",
             f"--essential-hook={hooks / 'essential'}",
             f"--customize-hook={hooks / 'customize'}",
             *options,

@@ -16,7 +16,19 @@ SECURITY = "http://debian.example/debian-security"
 HERE = Path(__file__).parent
 
 PACKAGES = (
-    *("systemd-sysv", "udev", "dbus", "login", "passwd", "kmod", "procps", "sudo", "tzdata", "locales"),
+    *(
+        "usr-is-merged",
+        "systemd-sysv",
+        "udev",
+        "dbus",
+        "login",
+        "passwd",
+        "kmod",
+        "procps",
+        "sudo",
+        "tzdata",
+        "locales",
+    ),
     *("iproute2", "iputils-ping", "netplan.io", "ca-certificates", "less", "nano"),
     *("linux-image-amd64", "initramfs-tools", "busybox", "zstd", "lz4"),
     *("cloud-init", "cloud-guest-utils", "python3-yaml"),
@@ -60,7 +72,8 @@ DPKG_OPTIONS = (
     "force-unsafe-io",
     *(f"path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "info", "lintian", "locale", "bug")),
     "path-include=/usr/share/locale/locale.alias",
-    "path-exclude=/usr/lib/udev/hwdb.d/*",
+    "path-exclude=/lib/udev/hwdb.d/*",
+    "path-exclude=/usr/lib/grub/x86_64-efi-signed/grubnet*",
     "path-exclude=/lib/modules/*/kernel/*",
     *(f"path-include=/lib/modules/*/kernel/{name}" for name in KERNEL_MODULES),
 )

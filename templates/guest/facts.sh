@@ -42,7 +42,16 @@ say ssh-server "$(command -v sshd > /dev/null && echo present || echo absent)"
 say listening "$(ss -H -l -t -n | awk '{ print $4 }' | sort | lines)"
 say failed-units "$(systemctl list-units --failed --plain --no-legend | awk '{ print $1 }' | lines)"
 say consoles "$(systemctl list-units --plain --no-legend 'getty@*' 'serial-getty@*' | awk '{ print $1 }' | lines)"
-say screen "$(tr -d '\0' < /dev/vcs1 2> /dev/null | fold -w "$(stty -F /dev/tty1 size 2> /dev/null | cut -d' ' -f2)" 2> /dev/null | sed 's/ *$//' | grep 'login:' | tail -n 1)"
+screen=none
+if [ -r /dev/vcs1 ]; then
+    columns=$(stty -F /dev/tty1 size | cut -d' ' -f2)
+    tries=0
+    until screen=$(fold -w "$columns" < /dev/vcs1 | grep -a 'login:') || [ "$tries" -ge 10 ]; do
+        tries=$((tries + 1))
+        sleep 1
+    done
+fi
+say screen "$(printf '%s' "$screen" | tail -n 1 | sed 's/ *$//')"
 say installer-logs "$([ -e /var/log/installer ] && echo present || echo absent)"
 # shellcheck disable=SC2016
 say hashes-in-logs "$(grep -rlE '\$(6|y|5|2b)\$[^ ]{20}' /var/log /var/lib/cloud /etc/cloud 2> /dev/null | lines)"

@@ -67,6 +67,7 @@ def curthooks(answers: Answers, storage: Executor, path: str) -> None:
         arguments = " ".join(carried(Path("/proc/cmdline").read_text().split()))
         (TARGET / "etc/default/grub").write_text(
             "GRUB_DEFAULT=0\nGRUB_TIMEOUT_STYLE=hidden\nGRUB_TIMEOUT=0\nGRUB_DISTRIBUTOR=Debian\n"
+            "GRUB_TERMINAL=console\nGRUB_DISABLE_RECOVERY=true\n"
             f'GRUB_CMDLINE_LINUX_DEFAULT="{arguments}"\nGRUB_CMDLINE_LINUX=""\n'
         )
     with (

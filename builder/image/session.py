@@ -1,0 +1,120 @@
+"""A system under test: its machine, its console, a root shell on it, and our scripts beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tarfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from builder.errors import InstallError, MachineError, PrebakeError, StalledError
+from builder.events import ConsoleOutput, Phase
+from builder.image.facts import parse
+from builder.image.shell import RootShell
+from builder.install.watch import disk_trouble
+from builder.resources import templates
+from builder.vm.machine import Machine
+from builder.vm.qemu import Disk, MachineSpec
+from builder.vm.serial import LineClosedError, SerialLine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from builder.events import Reporter
+    from builder.install.patience import Patience
+    from builder.spec import User
+
+PAYLOAD = "prebake-payload"
+SCRIPTS = "/run/prebake"
+
+
+def payload() -> bytes:
+    """Return our scripts as a tar archive: a disk image that needs no file system to be read."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for path in sorted((templates() / "guest").iterdir()):
+            member = tarfile.TarInfo(path.name)
+            member.size, member.mode = path.stat().st_size, 0o700
+            archive.addfile(member, io.BytesIO(path.read_bytes()))
+    return buffer.getvalue()
+
+
+def payload_disk(path: Path) -> Disk:
+    """Write the scripts to ``path`` and return the read-only disk they are on."""
+    path.write_bytes(payload())
+    return Disk(path, format="raw", serial=PAYLOAD, read_only=True, boot=9)
+
+
+@dataclass(frozen=True)
+class Session:
+    """A booted system with a root shell; ``seconds`` is how long it took to the login prompt."""
+
+    machine: Machine
+    line: SerialLine
+    shell: RootShell
+    limits: Patience
+    user: str
+    seconds: float
+
+    def facts(self) -> dict[str, str]:
+        """Return what the system says of itself."""
+        return parse(self.shell.must(["sh", f"{SCRIPTS}/facts.sh", self.user], seconds=self.limits.boot))
+
+    def seal(self) -> None:
+        """Take away what makes this system this one; nothing but a power-off may follow."""
+        self.shell.must(["sh", f"{SCRIPTS}/seal.sh"], seconds=self.limits.boot)
+
+    def power_off(self) -> None:
+        """Shut the system down and wait until the machine says so.
+
+        Raises InstallError if it ends in another way, StalledError if it does not end.
+        """
+        self.shell.power_off()
+        waited = 0.0
+        while self.machine.poll().running:
+            if waited > self.limits.answer:
+                raise StalledError("The system did not power off.", console=self.line.tail())
+            with contextlib.suppress(LineClosedError):
+                waited += 0.5 if not self.line.read_line(0.5) else 0.0
+        state = self.machine.poll()
+        if state.kind == "io-error":
+            raise disk_trouble(state)
+        if state.reason != "guest-shutdown":
+            raise InstallError(f"The system did not power off but ended: {state}.", console=self.line.tail())
+
+
+@contextmanager
+def session(spec: MachineSpec, record: Path, user: User, limits: Patience, report: Reporter) -> Iterator[Session]:
+    """Boot ``spec``, log in as ``user``, become root, unpack the scripts; the console goes to ``record``.
+
+    ``spec`` must have the disk of `payload_disk`. Raises InstallError, StalledError, MachineError or, if the
+    host's disk is full, HostError.
+    """
+
+    def heard(data: bytes) -> None:
+        report(ConsoleOutput(data))
+
+    with record.open("wb") as out, Machine(spec) as machine:
+        line = SerialLine(machine.serial, out, heard)
+        shell = RootShell(line, user=user.name, password=user.password)
+        try:
+            report(Phase("boot", "Booting the installed system", 0.0))
+            seconds = shell.log_in(boot_seconds=limits.boot, seconds=limits.answer)
+            report(Phase("login", f"Logged in as {user.name}", 0.6))
+            shell.must(["mkdir", "-m", "0700", "-p", SCRIPTS], seconds=limits.answer)
+            device = f"/dev/disk/by-id/virtio-{PAYLOAD}"
+            shell.must(["tar", "-xf", device, "-C", SCRIPTS], seconds=limits.answer)
+            yield Session(machine, line, shell, limits, user.name, seconds)
+        except PrebakeError as error:
+            state = machine.poll()
+            if state.kind == "io-error":
+                raise disk_trouble(state) from error
+            if state.kind == "exited":
+                said = machine.stderr_text().strip()
+                raise MachineError(f"QEMU died (exit code {state.code}). {said}", console=line.tail()) from error
+            with contextlib.suppress(MachineError):
+                machine.screendump(record.with_suffix(".png"))
+            raise

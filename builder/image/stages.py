@@ -1,0 +1,110 @@
+"""From an installed disk to an image: the first boot, the seal, the compaction, the proof."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from builder.errors import InstallError, VerificationError
+from builder.events import Note, Phase
+from builder.image.facts import checks, sealed_checks
+from builder.image.session import payload_disk, session
+from builder.vm import disk
+from builder.vm.qemu import Disk, Nic
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from builder.events import Reporter
+    from builder.image.facts import Check
+    from builder.install.patience import Patience
+    from builder.spec import Spec
+    from builder.vm.qemu import MachineSpec
+
+STRANGER = "52:54:00:c0:ff:ee"
+"""A network card's address that the installer has never seen."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a system said of itself, and how many seconds it took to its login prompt."""
+
+    facts: dict[str, str]
+    seconds: float
+
+
+def settle_and_seal(
+    image: Path, machine: MachineSpec, spec: Spec, limits: Patience, logs: Path, report: Reporter
+) -> Seen:
+    """Boot the installed disk once (cloud-init makes the user and the network), look at it, seal it, power off.
+
+    ``machine`` says how to run it; its disks are set here. Raises InstallError if the system is not what was
+    asked for, and what `session` raises.
+    """
+    disks = (Disk(image, cache="unsafe", boot=1), payload_disk(logs.parent / "payload.tar"))
+    with session(replace(machine, disks=disks), logs / "first-boot.log", spec.user, limits, report) as system:
+        report(Phase("look", "Looking at the system", 0.65))
+        facts = system.facts()
+        wrong = [check for check in checks(facts, spec) if not check.good]
+        if wrong:
+            raise InstallError(
+                "The installed system is not what was asked for:\n" + _listed(wrong), console=system.line.tail()
+            )
+        for unit in facts.get("failed-units", "").split():
+            report(Note(f"A unit failed on the first boot: {unit}", "warning"))
+        report(Phase("seal", "Removing identity, secrets and logs", 0.8))
+        system.seal()
+        report(Phase("off", "Powering off", 0.9))
+        system.power_off()
+        return Seen(facts, system.seconds)
+
+
+def compact(source: Path, image: Path, report: Reporter) -> disk.Info:
+    """Write ``source`` as a small qcow2 with zstd clusters and no backing file; return what it is.
+
+    Raises VerificationError if the result has errors, CommandError if qemu-img fails.
+    """
+    disk.convert(source, image, compression="zstd", report=report)
+    found = disk.check(image)
+    info = disk.info(image)
+    if not found.clean or info.backing is not None:
+        raise VerificationError(f"The image {image.name} has errors: {found}, backing file {info.backing}.")
+    return info
+
+
+def prove(
+    image: Path,
+    machine: MachineSpec,
+    spec: Spec,
+    limits: Patience,
+    logs: Path,
+    report: Reporter,
+    *,
+    machine_id: str | None = None,
+) -> tuple[Seen, list[Check]]:
+    """Boot a throw-away overlay of the final image as a stranger would, on a card it does not know; look at it.
+
+    The image itself is only read. ``logs`` is a folder whose parent takes the overlay. Returns all checks,
+    good ones too. Raises VerificationError if one is not, or if the image does not come up.
+    """
+    overlay = logs.parent / "proof.qcow2"
+    disk.create(overlay, None, backing=image.absolute(), backing_format="qcow2")
+    disks = (Disk(overlay, cache="unsafe", boot=1), payload_disk(logs.parent / "payload.tar"))
+    stranger = replace(machine, disks=disks, nic=Nic(mac=STRANGER))
+    try:
+        with session(stranger, logs / "proof.log", spec.user, limits, report) as system:
+            facts = system.facts()
+    except InstallError as error:
+        raise VerificationError(error.message, hint=error.hint, console=error.console) from error
+    finally:
+        overlay.unlink(missing_ok=True)
+    done = [*checks(facts, spec), *sealed_checks(facts, machine_id)]
+    wrong = [check for check in done if not check.good]
+    if wrong:
+        raise VerificationError("The image is not what it should be:\n" + _listed(wrong))
+    return Seen(facts, system.seconds), done
+
+
+def _listed(wrong: Sequence[Check]) -> str:
+    return "\n".join(f"    {check.name}: {check.found}" for check in wrong)

@@ -1,0 +1,103 @@
+"""The guest's serial line, through pexpect: read it line by line, wait for words, type. Every byte is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from typing import IO, TYPE_CHECKING, Any
+
+from pexpect import EOF, TIMEOUT
+from pexpect.socket_pexpect import SocketSpawn
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+
+READ_AT_ONCE = 65536
+WINDOW = 16384
+"""How many of the last bytes are searched for words, and remembered for an error's last lines."""
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b\][^\x07]*\x07|\x1b[^\[\]]|[\x00-\x08\x0b-\x1f\x7f]")
+
+
+class LineClosedError(Exception):
+    """The machine has gone, and its line with it."""
+
+
+class LineSilentError(Exception):
+    """What was waited for did not come in time."""
+
+
+class SerialLine:
+    """The serial line of a running machine.
+
+    Every byte that comes is appended to ``record`` as it is, and handed to ``heard``.
+    """
+
+    def __init__(self, end: socket.socket, record: IO[bytes], heard: Callable[[bytes], None]) -> None:
+        self._record = record
+        self._heard = heard
+        self._recent = b""
+        self._spawn: SocketSpawn[bytes] = SocketSpawn(
+            end, timeout=None, maxread=READ_AT_ONCE, searchwindowsize=WINDOW, use_poll=True
+        )
+        self._spawn.delaybeforesend = None
+        self._spawn.logfile_read = self
+        self.last_heard = time.monotonic()
+
+    def write(self, data: bytes) -> None:
+        """Take what pexpect has just read."""
+        self.last_heard = time.monotonic()
+        self._recent = (self._recent + data)[-WINDOW:]
+        self._record.write(data)
+        self._heard(data)
+
+    def flush(self) -> None:
+        """Bring the record to its file."""
+        self._record.flush()
+
+    def tail(self, lines: int = 20) -> list[str]:
+        """Return the last lines heard, without control characters."""
+        text = CONTROL.sub("", self._recent.decode("utf-8", "replace").replace("\r\n", "\n"))
+        return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
+
+    def read_line(self, seconds: float) -> bytes:
+        """Return the next line with its end, or, if none ends within ``seconds``, whatever has come of it.
+
+        Raises LineClosedError once the line is closed and all of it was returned.
+        """
+        found = self._spawn.expect([rb"[^\n]*\n", EOF, TIMEOUT], timeout=seconds, searchwindowsize=None)
+        if found == 0:
+            return _taken(self._spawn.after)
+        if found == 1:
+            rest = _taken(self._spawn.before)
+            self._spawn.before = b""
+            if rest:
+                return rest
+            raise LineClosedError
+        with contextlib.suppress(EOF, TIMEOUT):
+            self._spawn.expect(rb"(?s).+", timeout=0)
+            return _taken(self._spawn.after)
+        return b""
+
+    def expect(self, patterns: Sequence[bytes], seconds: float) -> tuple[int, re.Match[bytes], str]:
+        """Wait up to ``seconds`` for one of the regular expressions.
+
+        Returns its place, its match and the text before it. Raises LineSilentError, LineClosedError.
+        """
+        known: list[Any] = [*patterns, EOF, TIMEOUT]
+        found = self._spawn.expect(known, timeout=seconds)
+        match = self._spawn.match
+        if found < len(patterns) and isinstance(match, re.Match):
+            before = _taken(self._spawn.before)
+            return int(found), match, before.decode("utf-8", "replace").replace("\r", "")
+        raise LineClosedError if found == len(patterns) else LineSilentError
+
+    def send(self, line: str) -> None:
+        """Type a line."""
+        self._spawn.sendline(line.encode())
+
+
+def _taken(value: object) -> bytes:
+    """Return the bytes that pexpect holds; it puts a marker class there when there are none."""
+    return value if isinstance(value, bytes) else b""
