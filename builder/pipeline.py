@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from builder import __version__
+from builder import __version__, command
 from builder.autoinstall import render as answers_module
 from builder.autoinstall.password import hash_password
 from builder.errors import InstallError, MachineError, PrebakeError, StalledError, VerificationError
@@ -20,7 +20,7 @@ from builder.install.patience import patience
 from builder.install.stage import Trace, install
 from builder.media.image import inspect
 from builder.media.menus import edited_menus
-from builder.media.remaster import plan, write_iso
+from builder.media.remaster import Patch, plan, write_iso
 from builder.publish.manifest import manifest, sha256sums, write_manifest
 from builder.spec import check
 from builder.vm import accel, disk, firmware
@@ -33,10 +33,9 @@ if TYPE_CHECKING:
 
     from builder.autoinstall.render import Answers
     from builder.events import Reporter
+    from builder.image.facts import Check
     from builder.image.stages import Seen
-    from builder.install.patience import Patience
     from builder.media.image import Medium
-    from builder.media.remaster import Patch
     from builder.spec import Spec
 
 SERIAL = {"amd64": "ttyS0", "arm64": "ttyAMA0"}
@@ -111,7 +110,7 @@ def build_image(job: Job, report: Reporter) -> Path:
             with story.stage("remaster", "Putting the answers on the medium"):
                 answers = answers_for(job.spec, medium)
                 overlay = boot_medium(medium, answers, work / "medium.qcow2", report)
-                machine = plain_machine(job.spec, medium, probe.name, work)
+                machine = plain_machine(job.spec, medium.arch or "amd64", probe.name, work)
             with story.stage("install", "Installing"):
                 target = work / "disk.qcow2"
                 disk.create(target, job.spec.disk)
@@ -124,16 +123,23 @@ def build_image(job: Job, report: Reporter) -> Path:
                     trace=story.trace,
                 )
             with story.stage("settle", "First boot, and sealing"):
-                seen = stages.settle_and_seal(target, machine, job.spec, limits, logs, report)
+                seen = stages.settle_and_seal(target, machine, job.spec, limits=limits, logs=logs, report=report)
             with story.stage("compact", "Compacting"):
                 image = work / "result" / job.image.name
                 info = stages.compact(target, image, report)
             with story.stage("prove", "Proving the image"):
-                again, _ = stages.prove(
-                    image, machine, job.spec, limits, logs, report, machine_id=seen.facts["machine-id"]
+                again, done = stages.prove(
+                    image,
+                    machine,
+                    job.spec,
+                    limits=limits,
+                    logs=logs,
+                    report=report,
+                    machine_id=seen.facts["machine-id"],
                 )
+                stages.refuse_bad(done)
             with story.stage("publish", "Writing manifest and checksums"):
-                details = describe(job, medium, probe.name, info, (seen, again), story)
+                details = describe(job, medium, probe.name, info, seen=(seen, again), story=story)
                 publish(job, medium, image, details)
                 deliver(work / "result", job.target)
         except TELLING as error:
@@ -155,6 +161,31 @@ def write_remastered_iso(spec: Spec, iso: Path, target: Path, report: Reporter, 
     return target
 
 
+def remaster_patch(spec: Spec, iso: Path, report: Reporter) -> Patch:
+    """Return what `write_remastered_iso` would change."""
+    check(spec)
+    medium = inspect(iso)
+    return _patch(medium, answers_for(spec, medium, watched=False), report, timeout=1)
+
+
+def copy_whole(source: Path, target: Path, report: Reporter) -> None:
+    """Copy a medium as it is; it appears at ``target`` when it is whole."""
+    write_iso(source, Patch(source.stat().st_size, ()), target, report)
+
+
+def verify_image(image: Path, spec: Spec, arch: str, accelerator: str, *, work: Path, report: Reporter) -> list[Check]:
+    """Boot a throw-away overlay of any image and look at it; ``work`` takes what is thrown away.
+
+    Raises VerificationError if it does not come up.
+    """
+    probe = accel.choose(accelerator, arch, report)
+    machine = plain_machine(spec, arch, probe.name, work)
+    logs = work / "logs"
+    logs.mkdir()
+    _, done = stages.prove(image, machine, spec, limits=patience(probe.speed), logs=logs, report=report)
+    return done
+
+
 def answers_for(spec: Spec, medium: Medium, *, watched: bool = True) -> Answers:
     """Render the answers for the installer on ``medium``."""
     tty = SERIAL.get(medium.arch or "amd64", "ttyS0")
@@ -174,12 +205,11 @@ def _patch(medium: Medium, answers: Answers, report: Reporter, *, timeout: int) 
     return plan(medium.path, {**menus, **answers.files()}, report=report)
 
 
-def plain_machine(spec: Spec, medium: Medium, accelerator: str, work: Path) -> MachineSpec:
+def plain_machine(spec: Spec, arch: str, accelerator: str, work: Path) -> MachineSpec:
     """Describe the machine that the system is installed and booted in, without its disks.
 
     Raises HostError if its firmware is not installed.
     """
-    arch = medium.arch or "amd64"
     flash: Flash | None = None
     if spec.firmware == "uefi" or arch == "arm64":
         flash = firmware.find(arch).fresh(work / "variables.fd")
@@ -208,7 +238,7 @@ def installer(machine: MachineSpec, spec: Spec, medium: Path, target: Path, logs
 
 
 def describe(
-    job: Job, medium: Medium, accelerator: str, info: disk.Info, seen: tuple[Seen, Seen], story: Story
+    job: Job, medium: Medium, accelerator: str, info: disk.Info, *, seen: tuple[Seen, Seen], story: Story
 ) -> dict[str, Any]:
     """Return what the manifest says beyond Packer's: inputs, tools, times, sizes. Nothing secret."""
     first, again = seen
@@ -234,8 +264,6 @@ def describe(
 
 def qemu_version(arch: str) -> str:
     """Return the first line of what QEMU says of its version."""
-    from builder import command  # noqa: PLC0415 - only here
-
     return command.run([program(arch), "--version"]).stdout.decode().splitlines()[0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -65,11 +66,9 @@ def workspace(output: Path, name: str) -> Iterator[Path]:
         yield work
     finally:
         shutil.rmtree(work, ignore_errors=True)
-        for folder in made:
-            try:
+        with contextlib.suppress(OSError):
+            for folder in made:
                 folder.rmdir()
-            except OSError:
-                break
 
 
 def sync_tree(folder: Path) -> None:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 SEED = "/nocloud"
 """The folder on the medium that holds the answers; the live system sees it at /cdrom/nocloud/."""
-KERNEL_ARGUMENTS = ("autoinstall", '"ds=nocloud;s=/cdrom/nocloud/"')
-"""What the kernel command line must say; quoted, for GRUB takes a bare `;` as the end of a command."""
+KERNEL_ARGUMENTS = ("autoinstall", f"ds=nocloud;s=/cdrom{SEED}/")
+"""What the kernel command line must say for the live system to find the answers and use them unasked."""
 EVIDENCE_PORT = "org.prebake.evidence"
 SENTINEL = "prebake-sentinel"
 MASK = "********"

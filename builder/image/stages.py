@@ -35,7 +35,7 @@ class Seen:
 
 
 def settle_and_seal(
-    image: Path, machine: MachineSpec, spec: Spec, limits: Patience, logs: Path, report: Reporter
+    image: Path, machine: MachineSpec, spec: Spec, *, limits: Patience, logs: Path, report: Reporter
 ) -> Seen:
     """Boot the installed disk once (cloud-init makes the user and the network), look at it, seal it, power off.
 
@@ -77,16 +77,16 @@ def prove(
     image: Path,
     machine: MachineSpec,
     spec: Spec,
+    *,
     limits: Patience,
     logs: Path,
     report: Reporter,
-    *,
     machine_id: str | None = None,
 ) -> tuple[Seen, list[Check]]:
     """Boot a throw-away overlay of the final image as a stranger would, on a card it does not know; look at it.
 
     The image itself is only read. ``logs`` is a folder whose parent takes the overlay. Returns all checks,
-    good ones too. Raises VerificationError if one is not, or if the image does not come up.
+    good ones too. Raises VerificationError if the image does not come up.
     """
     overlay = logs.parent / "proof.qcow2"
     disk.create(overlay, None, backing=image.absolute(), backing_format="qcow2")
@@ -99,11 +99,14 @@ def prove(
         raise VerificationError(error.message, hint=error.hint, console=error.console) from error
     finally:
         overlay.unlink(missing_ok=True)
-    done = [*checks(facts, spec), *sealed_checks(facts, machine_id)]
+    return Seen(facts, system.seconds), [*checks(facts, spec), *sealed_checks(facts, machine_id)]
+
+
+def refuse_bad(done: Sequence[Check]) -> None:
+    """Raise VerificationError that names every check that is not good, if there is one."""
     wrong = [check for check in done if not check.good]
     if wrong:
         raise VerificationError("The image is not what it should be:\n" + _listed(wrong))
-    return Seen(facts, system.seconds), done
 
 
 def _listed(wrong: Sequence[Check]) -> str:

@@ -1,0 +1,297 @@
+"""The command line: parses and prints, nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from builder import __version__, doctor, pipeline
+from builder.autoinstall.password import hash_password
+from builder.autoinstall.render import render as render_answers
+from builder.errors import HostError, MediumError, UsageError, VerificationError
+from builder.events import silent
+from builder.install.explain import explain as explain_console
+from builder.media.fetch import fetch
+from builder.media.image import inspect
+from builder.media.remaster import changed_sectors
+from builder.rehearsal.build import rehearsal_iso
+from builder.spec import Spec, User, check
+from builder.store import cache_folder
+from builder.talk import options, talking
+from builder.vm import accel, disk
+from builder.workspace import check_place, existing_parent
+
+if TYPE_CHECKING:
+    from builder.ui import Ui
+
+DEFAULT_RELEASE = "24.04"
+PASSWORD = "PREBAKE_PASSWORD"  # noqa: S105 - the name of a variable
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+MACHINE = options(
+    click.option("--hostname", help="The machine's name.  [default: ubuntu]"),
+    click.option("--user", help="Who can log in.  [default: ubuntu]"),
+    click.option("--full-name", help="That user's full name.  [default: Ubuntu]"),
+    click.option("--password-file", type=FILE, help=f"Holds the password; or set {PASSWORD}.  [default: powercoders]"),
+    click.option("--disk", metavar="SIZE", help="The disk's size.  [default: 10G]"),
+    click.option("--storage", type=click.Choice(["direct", "lvm"]), help="The disk's layout.  [default: direct]"),
+    click.option("--firmware", type=click.Choice(["bios", "uefi"]), help="Installed under.  [default: bios]"),
+    click.option("--locale", help="Language and region.  [default: en_US.UTF-8]"),
+    click.option("--keyboard", help="Keyboard layout.  [default: us]"),
+    click.option("--timezone", help="Time zone.  [default: Etc/UTC]"),
+)
+MEDIUM = options(
+    click.option("--iso", type=FILE, help="A live-server ISO you have."),
+    click.option("--medium", type=click.Choice(["rehearsal"]), help="The rehearsal medium, made on the spot."),
+    click.option("--release", default=DEFAULT_RELEASE, show_default=True, help="Fetch this release's newest ISO."),
+    click.option("--arch", type=click.Choice(["amd64", "arm64"]), default="amd64", show_default=True),
+    click.option("--mirror", metavar="URL", help="Fetch from here; {release} is filled in."),
+)
+ACCEL = click.option(
+    "--accel", type=click.Choice(["auto", "kvm", "hvf", "whpx", "tcg"]), default="auto", show_default=True
+)
+MEMORY = click.option("--memory", type=click.IntRange(512), default=4096, show_default=True, help="MiB for the guest.")
+CPUS = click.option("--cpus", type=click.IntRange(1), default=2, show_default=True, help="The guest's processors.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="prebake")
+def cli() -> None:
+    """Turn an Ubuntu live-server ISO into a ready disk image, unattended."""
+
+
+@cli.command()
+@MEDIUM
+@MACHINE
+@click.option("-o", "--output", type=FOLDER, default=Path("output"), show_default=True, help="DIR/NAME/NAME.qcow2.")
+@click.option("--name", help="The image's name.  [default: what the medium is called]")
+@ACCEL
+@MEMORY
+@CPUS
+@click.option("--offline", is_flag=True, help="The installer has no way to the Internet: no mirror, no updates.")
+@click.option("--timeout", type=click.FloatRange(min=1), metavar="SECONDS", help="Longest install.")
+@click.option("--stall-timeout", type=click.FloatRange(min=1), metavar="SECONDS", help="Longest silence.")
+@click.option("--force", is_flag=True, help="Replace an image of that name, once the new one is whole.")
+@click.option("--keep", is_flag=True, help="After a failure keep the disk with the evidence.")
+@click.option("--console", is_flag=True, help="Show the guest's serial console as it comes.")
+@talking
+def image(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
+    """Make a disk image; print its path."""
+    early = given["name"] or given["medium"]
+    check(spec_of(given, early or "image"))
+    if early:
+        check_place(given["output"] / early, force=given["force"])
+    if given["iso"] is None:
+        accel.choose(given["accel"], given["arch"], silent)
+    iso = iso_of(given, ui)
+    spec = spec_of(given, early or name_of(iso))
+    job = pipeline.Job(
+        spec=spec,
+        iso=iso,
+        output=given["output"],
+        accel=given["accel"],
+        force=given["force"],
+        keep=given["keep"],
+        install_seconds=given["timeout"],
+        silent_seconds=given["stall_timeout"],
+    )
+    ui.result(str(pipeline.build_image(job, ui)))
+
+
+@cli.command()
+@MEDIUM
+@MACHINE
+@click.option("-o", "--output", type=FILE, help="The new ISO.  [default: output/NAME-autoinstall.iso]")
+@click.option("--force", is_flag=True, help="Replace a file of that name, once the new one is whole.")
+@click.option("--diff", is_flag=True, help="Write nothing; print which sectors would change.")
+@talking
+def iso(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
+    """Write the ISO with the answers inside, for a stick, a disc or bare metal; print its path."""
+    source = iso_of(given, ui)
+    name = name_of(source)
+    spec = spec_of(given, name)
+    if given["diff"]:
+        for sectors in changed_sectors(pipeline.remaster_patch(spec, source, ui)):
+            ui.result(f"{sectors.start}-{sectors.stop - 1}")
+        return
+    target = given["output"] or Path("output") / f"{name}-autoinstall.iso"
+    if target.exists() and target.samefile(source):
+        raise UsageError(f"{target} is the source itself.", hint="Name another file with -o.")
+    ui.result(str(pipeline.write_remastered_iso(spec, source, target, ui, force=given["force"])))
+
+
+@cli.command()
+@MACHINE
+@click.option("--arch", type=click.Choice(["amd64", "arm64"]), default="amd64", show_default=True)
+@click.option("--show-hash", is_flag=True, help="Print the password's hash instead of asterisks.")
+@talking
+def render(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
+    """Print the user-data that would be used."""
+    spec = spec_of(given, "render")
+    check(spec)
+    hashed = hash_password(spec.user.password)
+    answers = render_answers(spec, password_hash=hashed, tty=pipeline.SERIAL[given["arch"]])
+    ui.result((answers.user_data if given["show_hash"] else answers.masked()).rstrip("\n"))
+
+
+@cli.command()
+@click.option("-o", "--output", type=FILE, help="Copy the medium here.  [default: it stays in the cache]")
+@click.option("--mirror", metavar="URL", help="Debian's mirror.  [default: this host's own, or debian.example]")
+@click.option("--plain", is_flag=True, help="Let the kernel talk on the console, as on Ubuntu's own ISO.")
+@click.option(
+    "--users",
+    type=click.Choice(["first-boot", "install"]),
+    default="first-boot",
+    show_default=True,
+    help="When the installer makes the user: as until 24.04.3, or as since 24.04.4.",
+)
+@click.option("--force", is_flag=True, help="Replace a file of that name.")
+@talking
+def rehearsal(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
+    """Make the rehearsal medium from Debian's packages; print its path."""
+    target: Path | None = given["output"]
+    if target is not None:
+        check_place(target, force=given["force"])
+    made = rehearsal_iso(
+        cache_folder(), ui, mirror=given["mirror"], quiet=not given["plain"], create_users=given["users"]
+    )
+    if target is not None:
+        pipeline.copy_whole(made, target, ui)
+    ui.result(str(target or made))
+
+
+@cli.command()
+@click.argument("log", type=FILE)
+@click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON.")
+@talking
+def explain(ui: Ui, *, log: Path, as_json: bool) -> None:
+    """Say what a saved serial console shows: success, failure, stalled or incomplete, and why."""
+    try:
+        data = log.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{log} cannot be read: {error.strerror}.") from error
+    verdict = explain_console(data).to_json()
+    if as_json:
+        ui.result(json.dumps(verdict, indent=2))
+        return
+    for key in ("verdict", "phase", "cause", "reason", "hint"):
+        if verdict[key]:
+            ui.result(f"{key + ':':9}{verdict[key]}")
+    for row in verdict["lines"] or ():
+        ui.result(f"  | {row}")
+
+
+@cli.command()
+@click.argument("image", type=FILE)
+@click.option("--user", default="ubuntu", show_default=True)
+@click.option("--password-file", type=FILE, help=f"Holds the password; or set {PASSWORD}.  [default: powercoders]")
+@click.option("--arch", type=click.Choice(["amd64", "arm64"]), default="amd64", show_default=True)
+@click.option("--firmware", type=click.Choice(["bios", "uefi"]), default="bios", show_default=True)
+@ACCEL
+@MEMORY
+@CPUS
+@click.option("--console", is_flag=True, help="Show the guest's serial console as it comes.")
+@click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON.")
+@talking
+def verify(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
+    """Boot a throw-away overlay of an image and check it; exit 11 if it is not what it should be."""
+    path: Path = given["image"]
+    if not path.is_file():
+        raise UsageError(f"{path} is not there.", hint="Name a qcow2 image.")
+    try:
+        size = disk.info(path).size
+    except HostError:
+        raise
+    except Exception as error:
+        raise VerificationError(f"{path} is no disk image: {error}") from error
+    spec = spec_of({**given, "disk": None}, "verify", disk_bytes=size)
+    with tempfile.TemporaryDirectory(prefix="prebake-verify-") as name:
+        done = pipeline.verify_image(path, spec, given["arch"], given["accel"], work=Path(name), report=ui)
+    good = all(one.good for one in done)
+    if given["as_json"]:
+        rows = [{"check": one.name, "good": one.good, "found": one.found} for one in done]
+        ui.result(json.dumps({"good": good, "checks": rows}, indent=2))
+    else:
+        for one in done:
+            ui.result(str(one))
+    if not good:
+        sys.exit(VerificationError.exit_code)
+
+
+@cli.command("doctor")
+@click.option("--arch", type=click.Choice(["amd64", "arm64"]), default="amd64", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@talking
+def doctor_command(ui: Ui, *, arch: str, as_json: bool) -> None:
+    """Say what this host can do, and name the fix for what it cannot."""
+    found = doctor.examine(arch, existing_parent(Path("output")))
+    ui.result(json.dumps(found, indent=2) if as_json else "\n".join(doctor.lines(found)))
+    if not found["able"]:
+        sys.exit(HostError.exit_code)
+
+
+def spec_of(given: dict[str, Any], name: str, *, disk_bytes: int | None = None) -> Spec:
+    """Return the machine that the options describe; what is not given is the lesson's."""
+    plain = Spec(name=name)
+    password = password_of(given.get("password_file"))
+    user = User(
+        name=given.get("user") or plain.user.name,
+        full_name=given.get("full_name") or plain.user.full_name,
+        password=plain.user.password if password is None else password,
+    )
+    chosen = {
+        key: given[key]
+        for key in ("hostname", "storage", "firmware", "locale", "keyboard", "timezone", "memory", "cpus")
+        if given.get(key) is not None
+    }
+    if given.get("disk"):
+        disk_bytes = disk.parse_size(given["disk"])
+    if disk_bytes is not None:
+        chosen["disk"] = disk_bytes
+    return Spec(name=name, user=user, network="offline" if given.get("offline") else "nat", **chosen)
+
+
+def password_of(path: Path | None) -> str | None:
+    """Return the password from its file or variable, never from the command line, where all can read it."""
+    if path is None:
+        return os.environ.get(PASSWORD)
+    try:
+        return path.read_text().rstrip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"The password file {path} cannot be read: {error}.") from error
+
+
+def iso_of(given: dict[str, Any], ui: Ui) -> Path:
+    """Return the ISO that the options name: one at hand, the rehearsal medium, or one fetched now."""
+    if given["iso"] is not None:
+        if given["medium"] is not None:
+            raise UsageError("--iso and --medium exclude each other.", hint="Give one of them.")
+        path: Path = given["iso"]
+        if not path.exists():
+            raise MediumError(f"There is no ISO at `{path}`.", hint="Look at the path; without --iso one is fetched.")
+        return path
+    if given["medium"] == "rehearsal":
+        return rehearsal_iso(cache_folder(), ui, mirror=given["mirror"])
+    return fetch(given["release"], given["arch"], cache_folder(), ui, mirror=given["mirror"])
+
+
+def name_of(path: Path) -> str:
+    """Return a name for the image from the medium's volume id."""
+    return re.sub(r"[^a-z0-9.]+", "-", inspect(path).volume_id.lower()).strip("-.") or "image"
+
+
+def main() -> None:
+    """Run the command line."""
+    cli(prog_name="prebake")
+
+
+if __name__ == "__main__":
+    main()

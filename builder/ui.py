@@ -1,0 +1,151 @@
+"""The terminal: the only place that writes to it. People read stderr, programs read stdout."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from builder.events import ConsoleOutput, Note, Phase, Progress, StageFinished, StageStarted
+
+if TYPE_CHECKING:
+    from builder.errors import PrebakeError
+    from builder.events import Event
+
+WEIGHTS = {"medium": 2, "remaster": 2, "install": 50, "settle": 22, "compact": 4, "prove": 18, "publish": 2}
+"""The parts of a build that its stages take, in percent: what the bar is drawn by."""
+RED, YELLOW, DIM, PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[2m", "\x1b[0m"
+
+
+class Ui:
+    """Shows events: a bar on a terminal, plain lines elsewhere, JSON lines on demand."""
+
+    def __init__(
+        self, *, form: str = "text", verbose: bool = False, quiet: bool = False, console: bool = False
+    ) -> None:
+        self._json = form == "json"
+        self._verbose = verbose
+        self._quiet = quiet
+        self._console = console
+        terminal = sys.stderr.isatty() and not os.environ.get("CI")
+        self._colour = terminal and not os.environ.get("NO_COLOR")
+        self._bar: tqdm[Any] | None = None
+        self._bars = terminal and not (self._json or quiet or console)
+        self._behind = 0
+        self._weight = 0
+        self._begun = time.monotonic()
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        if isinstance(event, ConsoleOutput):
+            if self._console:
+                sys.stderr.buffer.write(event.data)
+                sys.stderr.buffer.flush()
+        elif self._json:
+            self._line(json.dumps({"event": type(event).__name__, "at": time.time(), **dataclasses.asdict(event)}))
+        elif isinstance(event, Note):
+            self._note(event)
+        elif isinstance(event, (StageStarted, StageFinished)):
+            self._stage(event)
+        elif isinstance(event, Phase):
+            self._move(event.done, event.title)
+        else:
+            self._progress(event)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def say(self, text: str) -> None:
+        """Write a line for a person."""
+        if not self._quiet:
+            self._line(text)
+
+    def result(self, text: str) -> None:
+        """Write a line for a program."""
+        self.close()
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+    def error(self, error: PrebakeError) -> None:
+        """Say what failed, the console's last lines, where the evidence is and what to do next."""
+        self.close()
+        if self._json:
+            self._line(
+                json.dumps(
+                    {
+                        "event": "Error",
+                        "message": error.message,
+                        "hint": error.hint,
+                        "console": error.console,
+                        "evidence": str(error.evidence) if error.evidence else None,
+                        "exit_code": error.exit_code,
+                    }
+                )
+            )
+            return
+        self._line(self._painted(RED, "error: ") + error.message)
+        if error.console:
+            self._line(self._painted(DIM, "The console's last lines:"))
+            for row in error.console:
+                self._line(self._painted(DIM, f"  | {row}"))
+        if error.evidence:
+            self._line(f"Evidence: {error.evidence}")
+        if error.hint:
+            self._line(f"What to do: {error.hint}")
+
+    def _note(self, note: Note) -> None:
+        if note.level == "warning":
+            self._line(self._painted(YELLOW, "warning: ") + note.text)
+        elif (note.level == "info" and not self._quiet) or self._verbose:
+            self._line(note.text)
+
+    def _stage(self, event: StageStarted | StageFinished) -> None:
+        if isinstance(event, StageStarted):
+            self._weight = WEIGHTS.get(event.stage, 0)
+            if self._bars and self._bar is None:
+                shape = "{percentage:3.0f}%|{bar:24}| {elapsed} {desc}"
+                self._bar = tqdm(total=100, bar_format=shape, file=sys.stderr, leave=False, dynamic_ncols=True)
+            self._move(0.0, event.title)
+            return
+        self._behind += self._weight
+        self._weight = 0
+        self.say(f"{event.title:<32} {event.seconds:8.1f} s")
+
+    def _move(self, done: float, title: str) -> None:
+        if self._bar is not None:
+            self._bar.n = self._behind + self._weight * done
+            self._bar.set_description_str(title)
+        elif not (self._bars or self._quiet or self._json or self._console):
+            self._line(f"[{time.monotonic() - self._begun:6.1f} s] {title}")
+
+    def _progress(self, event: Progress) -> None:
+        part = event.done / event.total if event.total else 0.0
+        if self._bar is not None:
+            self._move(part, event.what)
+        elif self._bars:
+            self._bar = tqdm(total=event.total, unit=event.unit, unit_scale=True, file=sys.stderr, leave=False)
+            self._bar.set_description_str(event.what)
+        if self._bar is not None and self._bar.unit == event.unit:
+            self._bar.n = event.done
+            self._bar.refresh()
+            if event.done >= event.total:
+                self.close()
+
+    def _line(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.clear()
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+        if self._bar is not None:
+            self._bar.refresh()
+
+    def _painted(self, colour: str, text: str) -> str:
+        return f"{colour}{text}{PLAIN}" if self._colour else text
