@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
 import shlex
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
     from builder.vm.serial import SerialLine
 
-LOGIN = rb"[\w.-]+ login: $"
-PASSWORD = rb"[Pp]assword: ?$"
+LOGIN = rb"[\w.-]+ login: "
+PASSWORD = rb"[Pp]assword: ?"
 REFUSED = rb"Login incorrect"
 PROMPT = rb"[$#] (\x1b\[[0-9;?]*[a-zA-Z])*$"
 TROUBLE = (
@@ -29,6 +30,10 @@ TROUBLE = (
     (rb"No bootable device[^\r\n]*", "the firmware found nothing to boot"),
 )
 LOGIN_TRIES = 5
+QUIET = 0.5
+"""Seconds between a question for the password and the answer: the echo is switched off after the question."""
+NUDGE = 4.0
+"""Seconds after which a shell that has not answered is spoken to again."""
 TAIL = 20
 
 
@@ -63,10 +68,14 @@ class RootShell:
         for _ in range(LOGIN_TRIES):
             self._line.send(self._user)
             self._wait([PASSWORD], seconds, "The question for the password")
+            time.sleep(QUIET)
             self._line.send(self._password)
-            if self._wait([PROMPT, REFUSED], seconds, "The shell after the login")[0] == 0:
+            answers = [PROMPT, REFUSED, LOGIN]
+            found = self._nudged("", answers, seconds, "The shell after the login")
+            if found == 0:
                 break
-            self._wait([LOGIN], seconds, "The next login prompt")
+            if found == 1:
+                self._wait([LOGIN], seconds, "The next login prompt")
         else:
             raise InstallError(
                 f"The login as {self._user} was refused {LOGIN_TRIES} times.",
@@ -77,16 +86,32 @@ class RootShell:
         return waited
 
     def _become_root(self, seconds: float) -> None:
-        asked = f"sudo-{self._mark}:".encode()
-        # The quotes within keep the terminal's echo of this line from looking like its answer.
+        # The quotes within keep the terminal's echo of these lines from looking like their answers.
+        asked, mark = f"ask-{self._mark}".encode(), self._mark
         self._line.send(
-            f" export HISTFILE=; exec sudo -p 'sudo-''{self._mark}:' env HISTFILE= PS1= PS2= LC_ALL=C.UTF-8 /bin/sh"
+            f" export HISTFILE=; stty -echo; echo 'ask-''{mark}'; IFS= read -r secret; "
+            f"printf '%s\\n' \"$secret\" | sudo -S -p '' -v 2>&1 || echo 'no-''{mark}'; unset secret; "
+            "exec sudo -n env HISTFILE= PS1= PS2= LC_ALL=C.UTF-8 /bin/sh"
         )
-        if self._wait([re.escape(asked), rb"not in the sudoers"], seconds, "sudo")[0] == 1:
-            raise InstallError(f"The user {self._user} may not become root.", console=self._line.tail(TAIL))
+        self._wait([asked], seconds, "The shell")
         self._line.send(self._password)
-        self._line.send(f"stty -echo; cd /; echo 'ready-''{self._mark}'")
-        self._wait([f"ready-{self._mark}".encode(), rb"Sorry, try again"], seconds, "The root shell")
+        ready = [f"ready-{mark}".encode(), f"no-{mark}".encode()]
+        if self._nudged(f"stty -echo; cd /; echo 'ready-''{mark}'", ready, seconds, "The root shell"):
+            raise InstallError(f"The user {self._user} may not become root.", console=self._line.tail(TAIL))
+
+    def _nudged(self, line: str, patterns: Sequence[bytes], seconds: float, what: str) -> int:
+        """Wait for a pattern; type ``line`` again and again until one comes.
+
+        Programs that change the terminal's mode throw away what was typed before, and a kernel message can
+        stand behind a prompt.
+        """
+        end = time.monotonic() + seconds
+        while True:
+            with contextlib.suppress(LineSilentError):
+                return self._line.expect(patterns, min(NUDGE, seconds))[0]
+            if time.monotonic() > end:
+                raise StalledError(f"{what} did not come within {seconds:.0f} s.", console=self._line.tail(TAIL))
+            self._line.send(line)
 
     def run(self, command: str, *, seconds: float) -> Outcome:
         """Run one line of shell as root, at most ``seconds``; return its output and exit code."""

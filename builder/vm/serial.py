@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import time
 from typing import IO, TYPE_CHECKING, Any
 
 from pexpect import EOF, TIMEOUT
@@ -13,6 +11,10 @@ from pexpect.socket_pexpect import SocketSpawn
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
+
+    _Base = SocketSpawn[bytes]
+else:
+    _Base = SocketSpawn
 
 READ_AT_ONCE = 65536
 WINDOW = 16384
@@ -28,6 +30,21 @@ class LineSilentError(Exception):
     """What was waited for did not come in time."""
 
 
+class _Spawn(_Base):
+    """pexpect's socket, with every byte handed on: its own log files hear nothing of what a socket reads."""
+
+    def __init__(self, end: socket.socket, take: Callable[[bytes], None]) -> None:
+        super().__init__(end, timeout=None, maxread=READ_AT_ONCE, searchwindowsize=WINDOW, use_poll=True)
+        self.delaybeforesend = None
+        self._take = take
+
+    def read_nonblocking(self, size: int = 1, timeout: float | None = -1) -> bytes:
+        """Read as pexpect does, and hand on what came."""
+        data = super().read_nonblocking(size, timeout)
+        self._take(data)
+        return data
+
+
 class SerialLine:
     """The serial line of a running machine.
 
@@ -38,23 +55,13 @@ class SerialLine:
         self._record = record
         self._heard = heard
         self._recent = b""
-        self._spawn: SocketSpawn[bytes] = SocketSpawn(
-            end, timeout=None, maxread=READ_AT_ONCE, searchwindowsize=WINDOW, use_poll=True
-        )
-        self._spawn.delaybeforesend = None
-        self._spawn.logfile_read = self
-        self.last_heard = time.monotonic()
+        self._spawn = _Spawn(end, self._take)
 
-    def write(self, data: bytes) -> None:
-        """Take what pexpect has just read."""
-        self.last_heard = time.monotonic()
+    def _take(self, data: bytes) -> None:
         self._recent = (self._recent + data)[-WINDOW:]
         self._record.write(data)
-        self._heard(data)
-
-    def flush(self) -> None:
-        """Bring the record to its file."""
         self._record.flush()
+        self._heard(data)
 
     def tail(self, lines: int = 20) -> list[str]:
         """Return the last lines heard, without control characters."""
@@ -75,10 +82,10 @@ class SerialLine:
             if rest:
                 return rest
             raise LineClosedError
-        with contextlib.suppress(EOF, TIMEOUT):
-            self._spawn.expect(rb"(?s).+", timeout=0)
-            return _taken(self._spawn.after)
-        return b""
+        if not self._spawn.buffer:
+            return b""
+        self._spawn.expect(rb"(?s).+")  # matches what is there already, so nothing is waited for
+        return _taken(self._spawn.after)
 
     def expect(self, patterns: Sequence[bytes], seconds: float) -> tuple[int, re.Match[bytes], str]:
         """Wait up to ``seconds`` for one of the regular expressions.
