@@ -35,14 +35,14 @@ class Seen:
 
 
 def settle_and_seal(
-    image: Path, machine: MachineSpec, spec: Spec, *, limits: Patience, logs: Path, report: Reporter
+    image: Path, machine: MachineSpec, spec: Spec, *, limits: Patience, work: Path, logs: Path, report: Reporter
 ) -> Seen:
     """Boot the installed disk once (cloud-init makes the user and the network), look at it, seal it, power off.
 
     ``machine`` says how to run it; its disks are set here. Raises InstallError if the system is not what was
     asked for, and what `session` raises.
     """
-    disks = (Disk(image, cache="unsafe", boot=1), payload_disk(logs.parent / "payload.tar"))
+    disks = (Disk(image, cache="unsafe", boot=1), payload_disk(work / "payload.tar"))
     with session(replace(machine, disks=disks), logs / "first-boot.log", spec.user, limits, report) as system:
         report(Phase("look", "Looking at the system", 0.65))
         facts = system.facts()
@@ -79,18 +79,19 @@ def prove(
     spec: Spec,
     *,
     limits: Patience,
+    work: Path,
     logs: Path,
     report: Reporter,
     machine_id: str | None = None,
 ) -> tuple[Seen, list[Check]]:
     """Boot a throw-away overlay of the final image as a stranger would, on a card it does not know; look at it.
 
-    The image itself is only read. ``logs`` is a folder whose parent takes the overlay. Returns all checks,
+    The image itself is only read. ``work`` takes the overlay and ``logs`` the console. Returns all checks,
     good ones too. Raises VerificationError if the image does not come up.
     """
-    overlay = logs.parent / "proof.qcow2"
+    overlay = work / "proof.qcow2"
     disk.create(overlay, None, backing=image.absolute(), backing_format="qcow2")
-    disks = (Disk(overlay, cache="unsafe", boot=1), payload_disk(logs.parent / "payload.tar"))
+    disks = (Disk(overlay, cache="unsafe", boot=1), payload_disk(work / "payload.tar"))
     stranger = replace(machine, disks=disks, nic=Nic(mac=STRANGER))
     try:
         with session(stranger, logs / "proof.log", spec.user, limits, report) as system:

@@ -1,0 +1,79 @@
+# The doors for people. Each sets up what it needs: system packages where it may, and the virtual environment.
+#   make image ISO=/path/to.iso    make image (fetches the newest point release)    make rehearsal
+# ARGS adds options, such as ARGS="--accel tcg --console".
+
+PYTHON ?= python3
+VENV := .venv
+PREBAKE := $(VENV)/bin/prebake
+READY := $(VENV)/ready
+ISO ?=
+RELEASE ?= 24.04
+ARGS ?=
+SOURCE = $(if $(ISO),--iso '$(ISO)',--release '$(RELEASE)')
+
+.PHONY: help image iso rehearsal test test-fast lint bench doctor clean wheel host host-rehearsal
+
+help:
+	@echo "make image [ISO=FILE]   an image from Ubuntu's live-server ISO, in output/"
+	@echo "make iso   [ISO=FILE]   the ISO with the answers inside, for a stick or bare metal"
+	@echo "make rehearsal          the same journey from a medium made on the spot from Debian's packages"
+	@echo "make test, test-fast    all tests; those that boot nothing"
+	@echo "make lint, bench, doctor, wheel, clean"
+
+host:
+	@PYTHON='$(PYTHON)' scripts/host-setup image
+
+host-rehearsal:
+	@PYTHON='$(PYTHON)' scripts/host-setup rehearsal
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --editable '.[dev]'
+	touch $@
+
+image: host
+	@$(MAKE) --no-print-directory $(READY)
+	@$(PREBAKE) image $(SOURCE) --force $(ARGS)
+
+iso: host
+	@$(MAKE) --no-print-directory $(READY)
+	@$(PREBAKE) iso $(SOURCE) --force $(ARGS)
+
+rehearsal: host-rehearsal
+	@$(MAKE) --no-print-directory $(READY) >&2
+	@$(PREBAKE) image --medium rehearsal --offline --force $(ARGS)
+
+doctor: host
+	@$(MAKE) --no-print-directory $(READY)
+	@$(PREBAKE) doctor $(ARGS)
+
+test: host-rehearsal
+	@$(MAKE) --no-print-directory $(READY)
+	$(VENV)/bin/pytest -m "not boot" -q
+	$(VENV)/bin/pytest -m boot -v
+
+test-fast: host-rehearsal
+	@$(MAKE) --no-print-directory $(READY)
+	$(VENV)/bin/pytest -m "not boot" -q
+
+lint: host-rehearsal
+	@$(MAKE) --no-print-directory $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	@if command -v shellcheck > /dev/null; then \
+	    shellcheck scripts/host-setup templates/guest/*.sh builder/rehearsal/hooks/* .ci/run && \
+	    shellcheck -s sh builder/rehearsal/live/initrd/scripts/casper builder/rehearsal/live/root/usr/bin/curtin \
+	        builder/rehearsal/live/root/usr/lib/rehearsal/*; \
+	else echo "shellcheck is not installed: the shell scripts were not looked at"; fi
+
+bench: host-rehearsal
+	@$(MAKE) --no-print-directory $(READY)
+	$(VENV)/bin/python -m benchmarks
+
+wheel:
+	@$(MAKE) --no-print-directory $(READY)
+	$(VENV)/bin/pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis output/.*.building-* output/.*.old-*
