@@ -61,11 +61,9 @@ lint: host-rehearsal
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	@if command -v shellcheck > /dev/null; then \
-	    shellcheck scripts/host-setup templates/guest/*.sh builder/rehearsal/hooks/* .ci/run && \
-	    shellcheck -s sh builder/rehearsal/live/initrd/scripts/casper builder/rehearsal/live/root/usr/bin/curtin \
-	        builder/rehearsal/live/root/usr/lib/rehearsal/*; \
-	else echo "shellcheck is not installed: the shell scripts were not looked at"; fi
+	$(VENV)/bin/shellcheck scripts/host-setup templates/guest/*.sh builder/rehearsal/hooks/* .ci/run
+	$(VENV)/bin/shellcheck -s sh builder/rehearsal/live/initrd/scripts/casper \
+	    builder/rehearsal/live/root/usr/bin/curtin builder/rehearsal/live/root/usr/lib/rehearsal/*
 
 bench: host-rehearsal
 	@$(MAKE) --no-print-directory $(READY)

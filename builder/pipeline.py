@@ -17,6 +17,7 @@ from builder.events import Note, StageFinished, StageStarted
 from builder.image import stages
 from builder.install import evidence
 from builder.install.patience import patience
+from builder.install.site import Site
 from builder.install.stage import Trace, install
 from builder.media.image import inspect
 from builder.media.menus import edited_menus
@@ -105,6 +106,7 @@ def build_image(job: Job, report: Reporter) -> Path:
     with workspace(job.output, job.spec.name) as work:
         logs = work / "result/logs"
         logs.mkdir(parents=True)
+        site = Site(work, logs, limits, report)
         answers = None
         try:
             with story.stage("remaster", "Putting the answers on the medium"):
@@ -117,26 +119,16 @@ def build_image(job: Job, report: Reporter) -> Path:
                 install(
                     installer(machine, job.spec, overlay, target, work / "guest-logs.tgz"),
                     answers.token,
-                    limits,
-                    logs,
-                    report,
+                    site,
                     trace=story.trace,
                 )
             with story.stage("settle", "First boot, and sealing"):
-                seen = stages.settle_and_seal(target, machine, job.spec, limits=limits, logs=logs, report=report)
+                seen = stages.settle_and_seal(target, machine, job.spec, site)
             with story.stage("compact", "Compacting"):
                 image = work / "result" / job.image.name
                 info = stages.compact(target, image, report)
             with story.stage("prove", "Proving the image"):
-                again, done = stages.prove(
-                    image,
-                    machine,
-                    job.spec,
-                    limits=limits,
-                    logs=logs,
-                    report=report,
-                    machine_id=seen.facts["machine-id"],
-                )
+                again, done = stages.prove(image, machine, job.spec, site, machine_id=seen.facts["machine-id"])
                 stages.refuse_bad(done)
             with story.stage("publish", "Writing manifest and checksums"):
                 details = describe(job, medium, probe.name, info, seen=(seen, again), story=story)
@@ -180,9 +172,9 @@ def verify_image(image: Path, spec: Spec, arch: str, accelerator: str, *, work: 
     """
     probe = accel.choose(accelerator, arch, report)
     machine = plain_machine(spec, arch, probe.name, work)
-    logs = work / "logs"
-    logs.mkdir()
-    _, done = stages.prove(image, machine, spec, limits=patience(probe.speed), logs=logs, report=report)
+    site = Site(work, work / "logs", patience(probe.speed), report)
+    site.logs.mkdir()
+    _, done = stages.prove(image, machine, spec, site)
     return done
 
 

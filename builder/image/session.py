@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from builder.events import Reporter
     from builder.install.patience import Patience
+    from builder.install.site import Site
     from builder.spec import User
 
 PAYLOAD = "prebake-payload"
@@ -87,16 +87,17 @@ class Session:
 
 
 @contextmanager
-def session(spec: MachineSpec, record: Path, user: User, limits: Patience, report: Reporter) -> Iterator[Session]:
-    """Boot ``spec``, log in as ``user``, become root, unpack the scripts; the console goes to ``record``.
+def session(spec: MachineSpec, name: str, user: User, site: Site) -> Iterator[Session]:
+    """Boot ``spec``, log in as ``user``, become root, unpack the scripts; the console goes to the log ``name``.
 
     ``spec`` must have the disk of `payload_disk`. Raises InstallError, StalledError, MachineError or, if the
     host's disk is full, HostError.
     """
 
     def heard(data: bytes) -> None:
-        report(ConsoleOutput(data))
+        site.report(ConsoleOutput(data))
 
+    record, limits, report = site.logs / f"{name}.log", site.limits, site.report
     with record.open("wb") as out, Machine(spec) as machine:
         line = SerialLine(machine.serial, out, heard)
         shell = RootShell(line, user=user.name, password=user.password)

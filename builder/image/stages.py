@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from builder.events import Reporter
     from builder.image.facts import Check
-    from builder.install.patience import Patience
+    from builder.install.site import Site
     from builder.spec import Spec
     from builder.vm.qemu import MachineSpec
 
@@ -34,17 +34,15 @@ class Seen:
     seconds: float
 
 
-def settle_and_seal(
-    image: Path, machine: MachineSpec, spec: Spec, *, limits: Patience, work: Path, logs: Path, report: Reporter
-) -> Seen:
+def settle_and_seal(image: Path, machine: MachineSpec, spec: Spec, site: Site) -> Seen:
     """Boot the installed disk once (cloud-init makes the user and the network), look at it, seal it, power off.
 
     ``machine`` says how to run it; its disks are set here. Raises InstallError if the system is not what was
     asked for, and what `session` raises.
     """
-    disks = (Disk(image, cache="unsafe", boot=1), payload_disk(work / "payload.tar"))
-    with session(replace(machine, disks=disks), logs / "first-boot.log", spec.user, limits, report) as system:
-        report(Phase("look", "Looking at the system", 0.65))
+    disks = (Disk(image, cache="unsafe", boot=1), payload_disk(site.work / "payload.tar"))
+    with session(replace(machine, disks=disks), "first-boot", spec.user, site) as system:
+        site.report(Phase("look", "Looking at the system", 0.65))
         facts = system.facts()
         wrong = [check for check in checks(facts, spec) if not check.good]
         if wrong:
@@ -52,10 +50,10 @@ def settle_and_seal(
                 "The installed system is not what was asked for:\n" + _listed(wrong), console=system.line.tail()
             )
         for unit in facts.get("failed-units", "").split():
-            report(Note(f"A unit failed on the first boot: {unit}", "warning"))
-        report(Phase("seal", "Removing identity, secrets and logs", 0.8))
+            site.report(Note(f"A unit failed on the first boot: {unit}", "warning"))
+        site.report(Phase("seal", "Removing identity, secrets and logs", 0.8))
         system.seal()
-        report(Phase("off", "Powering off", 0.9))
+        site.report(Phase("off", "Powering off", 0.9))
         system.power_off()
         return Seen(facts, system.seconds)
 
@@ -74,27 +72,19 @@ def compact(source: Path, image: Path, report: Reporter) -> disk.Info:
 
 
 def prove(
-    image: Path,
-    machine: MachineSpec,
-    spec: Spec,
-    *,
-    limits: Patience,
-    work: Path,
-    logs: Path,
-    report: Reporter,
-    machine_id: str | None = None,
+    image: Path, machine: MachineSpec, spec: Spec, site: Site, *, machine_id: str | None = None
 ) -> tuple[Seen, list[Check]]:
     """Boot a throw-away overlay of the final image as a stranger would, on a card it does not know; look at it.
 
-    The image itself is only read. ``work`` takes the overlay and ``logs`` the console. Returns all checks,
+    The image itself is only read. Returns all checks,
     good ones too. Raises VerificationError if the image does not come up.
     """
-    overlay = work / "proof.qcow2"
+    overlay = site.work / "proof.qcow2"
     disk.create(overlay, None, backing=image.absolute(), backing_format="qcow2")
-    disks = (Disk(overlay, cache="unsafe", boot=1), payload_disk(work / "payload.tar"))
+    disks = (Disk(overlay, cache="unsafe", boot=1), payload_disk(site.work / "payload.tar"))
     stranger = replace(machine, disks=disks, nic=Nic(mac=STRANGER))
     try:
-        with session(stranger, logs / "proof.log", spec.user, limits, report) as system:
+        with session(stranger, "proof", spec.user, site) as system:
             facts = system.facts()
     except InstallError as error:
         raise VerificationError(error.message, hint=error.hint, console=error.console) from error

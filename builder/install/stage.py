@@ -13,10 +13,7 @@ from builder.vm.machine import Machine
 from builder.vm.serial import SerialLine
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from builder.events import Reporter
-    from builder.install.patience import Patience
+    from builder.install.site import Site
     from builder.vm.qemu import MachineSpec
 
 
@@ -29,25 +26,25 @@ class Trace:
     verdict: dict[str, str | list[str] | None] | None = field(default=None)
 
 
-def install(machine: MachineSpec, token: str, limits: Patience, logs: Path, report: Reporter, *, trace: Trace) -> None:
-    """Run the installer to its proven end; its console goes to ``logs``/console.log as it comes.
+def install(machine: MachineSpec, token: str, site: Site, *, trace: Trace) -> None:
+    """Run the installer to its proven end; its console goes to the log "console" as it comes.
 
     ``trace`` is filled in also when it fails. Raises what `Watch.run` raises, and MachineError or HostError if
-    QEMU does not start. A failure leaves a picture of the screen in ``logs``.
+    QEMU does not start. A failure leaves a picture of the screen beside it.
     """
 
     def heard(data: bytes) -> None:
-        report(ConsoleOutput(data))
+        site.report(ConsoleOutput(data))
 
-    with (logs / "console.log").open("wb") as record, Machine(machine) as guest:
+    with (site.logs / "console.log").open("wb") as record, Machine(machine) as guest:
         trace.argv = guest.argv
         line = SerialLine(guest.serial, record, heard)
-        watch = Watch(guest, line, token, limits, report)
+        watch = Watch(guest, line, token, site.limits, site.report)
         try:
             watch.run()
         except PrebakeError:
             with contextlib.suppress(MachineError):
-                guest.screendump(logs / "screen.png")
+                guest.screendump(site.logs / "screen.png")
             raise
         finally:
             trace.said = guest.stderr_text()

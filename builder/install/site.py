@@ -1,0 +1,22 @@
+"""Where and how a stage works."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from builder.events import Reporter
+    from builder.install.patience import Patience
+
+
+@dataclass(frozen=True)
+class Site:
+    """``work`` takes what is thrown away at the end, ``logs`` what is kept; ``limits`` are how long to wait."""
+
+    work: Path
+    logs: Path
+    limits: Patience
+    report: Reporter
