@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import secrets
 import shlex
 import time
@@ -14,6 +13,7 @@ from builder.errors import InstallError, MachineError, StalledError
 from builder.vm.serial import LineClosedError, LineSilentError
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Sequence
 
     from builder.vm.serial import SerialLine
