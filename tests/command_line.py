@@ -1,0 +1,44 @@
+"""Runs the prebake command as a person does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PREBAKE = str(Path(sys.executable).with_name("prebake"))
+
+
+@dataclass(frozen=True)
+class Result:
+    """How it ended, and what it said to programs and to people."""
+
+    code: int
+    out: str
+    err: str
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return this environment without what changes the tool's words, and with ``extra``."""
+    known = {key: value for key, value in os.environ.items() if key not in {"CI", "PREBAKE_PASSWORD"}}
+    return {**known, **(extra or {})}
+
+
+def prebake(*arguments: object, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Result:
+    """Run it to its end."""
+    done = subprocess.run(
+        [PREBAKE, *(str(argument) for argument in arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(env),
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+    )
+    return Result(done.returncode, done.stdout, done.stderr)

@@ -1,0 +1,242 @@
+"""Facts and checks, the console line, the workspace, manifests and evidence: what needs no guest."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+import tarfile
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from builder.errors import HostError, InstallError, UsageError, VerificationError
+from builder.events import silent
+from builder.image.facts import Check, checks, parse, sealed_checks
+from builder.image.session import payload
+from builder.image.stages import compact, refuse_bad
+from builder.install.evidence import unpack_guest_logs
+from builder.install.patience import patience
+from builder.publish.manifest import manifest, sha256sums
+from builder.spec import GIB, Spec
+from builder.vm import disk
+from builder.vm.serial import LineClosedError, LineSilentError, SerialLine
+from builder.workspace import check_free, check_place, deliver, workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+GOOD = {
+    "machine-id": "0c11603a4f664207bab663146308b1bb",
+    "user-id": "1000",
+    "user-groups": "ubuntu adm sudo",
+    "root-password": "locked",
+    "cloud-init": "disabled",
+    "nics": "enp0s2",
+    "addresses": "10.0.2.15/24",
+    "disk-bytes": str(10 * GIB),
+    "root-bytes": str(10 * GIB - (1 << 20)),
+    "ssh-server": "absent",
+    "listening": "127.0.0.53:53 0.0.0.0:5355",
+    "consoles": "getty@tty1.service serial-getty@ttyS0.service",
+    "screen": "ubuntu login:",
+    "installer-logs": "absent",
+    "hashes-in-logs": "",
+    "netplan": "01-netcfg.yaml",
+    "host-keys": "",
+}
+SPEC = Spec(name="x")
+
+
+def wrong(facts: dict[str, str], machine_id: str | None = "f" * 32) -> list[str]:
+    done = [*checks(facts, SPEC), *sealed_checks(facts, machine_id)]
+    return [check.name for check in done if not check.good]
+
+
+def test_good_facts_pass() -> None:
+    assert wrong(GOOD) == []
+    assert wrong({**GOOD, "nics": "", "addresses": ""}) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "name"),
+    [
+        ("user-id", "", "user ubuntu"),
+        ("user-groups", "ubuntu", "the user may use sudo"),
+        ("root-password", "set", "root has no password"),
+        ("cloud-init", "error", "cloud-init"),
+        ("addresses", "", "network"),
+        ("disk-bytes", str(9 * GIB), "disk size"),
+        ("root-bytes", str(4 * GIB), "entire disk used"),
+        ("ssh-server", "present", "no SSH server"),
+        ("listening", "0.0.0.0:22", "nothing on port 22"),
+        ("consoles", "getty@tty1.service", "login on the serial port"),
+        ("screen", "", "login on the screen"),
+        ("machine-id", "f" * 32, "a machine-id of its own"),
+        ("machine-id", "", "a machine-id of its own"),
+        ("installer-logs", "present", "no installer logs"),
+        ("hashes-in-logs", "/var/log/x", "no password hash in logs"),
+        ("netplan", "01-netcfg.yaml 50-cloud-init.yaml", "one network configuration"),
+        ("host-keys", "/etc/ssh/ssh_host_rsa_key", "no SSH host keys"),
+        ("cloud-init", "done", "cloud-init stays off"),
+    ],
+)
+def test_each_check_can_fail(key: str, value: str, name: str) -> None:
+    assert name in wrong({**GOOD, key: value})
+
+
+def test_facts_are_read_and_their_absence_is_told() -> None:
+    assert parse("noise\nmachine-id=abc\nscreen=a b=c\n")["screen"] == "a b=c"
+    with pytest.raises(InstallError, match="does not tell"):
+        parse("sh: not found\n")
+    with pytest.raises(VerificationError, match="network: no address"):
+        refuse_bad([Check("user", good=True, found="x"), Check("network", good=False, found="no address")])
+
+
+def test_the_payload_is_whole_sectors_and_holds_the_scripts() -> None:
+    data = payload()
+    assert len(data) % 512 == 0
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        assert archive.getnames() == ["facts.sh", "seal.sh"]
+    assert payload() == data
+
+
+@pytest.fixture
+def line() -> Iterator[tuple[SerialLine, socket.socket, io.BytesIO, list[bytes]]]:
+    ours, theirs = socket.socketpair()
+    record = io.BytesIO()
+    heard: list[bytes] = []
+    with ours, theirs:
+        yield SerialLine(ours, record, heard.append), theirs, record, heard
+
+
+def test_lines_come_one_by_one_and_prompts_too(
+    line: tuple[SerialLine, socket.socket, io.BytesIO, list[bytes]],
+) -> None:
+    serial, guest, record, heard = line
+    guest.sendall(b"one\r\ntwo\r\n\xff\x00three login: ")
+    assert serial.read_line(1) == b"one\r\n"
+    assert serial.read_line(1) == b"two\r\n"
+    assert serial.read_line(0.01) == b"\xff\x00three login: "
+    assert serial.read_line(0.01) == b""
+    assert serial.tail()[-1] == "\ufffdthree login:"
+    guest.sendall(b"last")
+    guest.close()
+    assert serial.read_line(1) == b"last"
+    with pytest.raises(LineClosedError):
+        serial.read_line(1)
+    assert record.getvalue() == b"".join(heard) == b"one\r\ntwo\r\n\xff\x00three login: last"
+
+
+def test_words_are_waited_for(line: tuple[SerialLine, socket.socket, io.BytesIO, list[bytes]]) -> None:
+    serial, guest, _, _ = line
+    timer = threading.Timer(0.05, guest.sendall, [b"noise\r\nend-1 7\r\n"])
+    timer.start()
+    place, match, before = serial.expect([b"never", rb"end-1 (\d+)"], 5)
+    timer.join()
+    assert (place, match[1], before) == (1, b"7", "noise\n")
+    with pytest.raises(LineSilentError):
+        serial.expect([b"never"], 0.05)
+    serial.send("typed")
+    assert guest.recv(100) == b"typed\n"
+    guest.close()
+    with pytest.raises(LineClosedError):
+        serial.expect([b"never"], 1)
+
+
+def test_patience_follows_the_speed_of_the_host() -> None:
+    emulated, hardware, slow = patience(1.0), patience(12.0), patience(0.5)
+    assert emulated.silence == 3 * hardware.silence
+    assert slow.install == 2 * emulated.install
+    assert patience(None) == emulated
+    assert patience(1.0, install=5, silence=2) == replace(emulated, install=5, silence=2)
+
+
+def test_what_exists_is_not_overwritten_and_what_is_replaced_is_replaced_whole(tmp_path: Path) -> None:
+    target = tmp_path / "out/vm"
+    target.mkdir(parents=True)
+    (target / "old").touch()
+    with pytest.raises(UsageError, match="exists already"):
+        check_place(target, force=False)
+    check_place(target, force=True)
+    with workspace(tmp_path / "out", "vm") as work:
+        made = work / "result"
+        made.mkdir()
+        (made / "new").touch()
+        deliver(made, target)
+    assert [path.name for path in target.iterdir()] == ["new"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["vm"]
+
+
+def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
+    def fail() -> None:
+        with workspace(tmp_path / "a/b", "vm") as work:
+            (work / "half").touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_small_a_disk_is_known_before(tmp_path: Path) -> None:
+    check_free(tmp_path, 1, "The build")
+    with pytest.raises(HostError, match="The build needs about"):
+        check_free(tmp_path, 1 << 60, "The build")
+
+
+def test_manifest_and_checksums(tmp_path: Path) -> None:
+    path = tmp_path / "a.qcow2"
+    path.write_bytes(b"abc")
+    value = manifest("a", [path], built=7, arch="amd64", details={"k": 1})
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    (build,) = value["builds"]
+    assert build["files"] == [{"name": "a.qcow2", "size": 3, "sha256": digest}]
+    assert build["packer_run_uuid"] == value["last_run_uuid"]
+    assert (build["build_time"], build["artifact_id"], value["prebake"]) == (7, "a-amd64", {"k": 1})
+    assert sha256sums([path]) == f"{digest} *a.qcow2\n"
+    json.dumps(value)
+
+
+def test_a_compacted_image_is_small_clean_and_stands_alone(tmp_path: Path) -> None:
+    source, image = tmp_path / "source.qcow2", tmp_path / "image.qcow2"
+    disk.create(source, GIB)
+    info = compact(source, image, silent)
+    assert (info.size, info.backing, info.compression) == (GIB, None, "zstd")
+
+
+def test_guest_logs_are_unpacked_with_secrets_masked_and_nothing_outside(tmp_path: Path) -> None:
+    archive, out = tmp_path / "logs.tgz", tmp_path / "out"
+    with tarfile.open(archive, "w:gz") as tar:
+        for name, data in (
+            ("var/log/installer/debug.log", b"hash $6$salt$hash end"),
+            ("../escape", b"x"),
+            ("/etc/absolute", b"x"),
+        ):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+        link = tarfile.TarInfo("var/link")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    assert unpack_guest_logs(archive, out, ["$6$salt$hash"]) == ["var/log/installer/debug.log"]
+    assert (out / "var/log/installer/debug.log").read_bytes() == b"hash ******** end"
+    assert not archive.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+@pytest.mark.parametrize("keep", [0, 1, 60, 200])
+def test_a_torn_archive_gives_what_can_be_read(tmp_path: Path, keep: int) -> None:
+    archive = tmp_path / "logs.tgz"
+    with tarfile.open(archive, "w:gz") as tar:
+        for number in range(50):
+            member = tarfile.TarInfo(f"f{number}")
+            member.size = 1000
+            tar.addfile(member, io.BytesIO(bytes(range(250)) * 4))
+    archive.write_bytes(archive.read_bytes()[:keep])
+    names = unpack_guest_logs(archive, tmp_path / "out", [])
+    assert len(names) < 50
+    assert (tmp_path / "out/INCOMPLETE.txt").exists() == (keep > 0)

@@ -1,0 +1,165 @@
+"""The watch over recorded and made-up consoles: how it ends, and how soon."""
+
+from __future__ import annotations
+
+import io
+import socket
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from builder.errors import HostError, InstallError, MachineError, PrebakeError, StalledError
+from builder.events import Event, Phase
+from builder.install import watch as module
+from builder.install.patience import patience
+from builder.install.watch import Watch
+from builder.vm.serial import SerialLine
+from builder.vm.state import RUNNING, State
+
+if TYPE_CHECKING:
+    from builder.vm.machine import Machine
+
+TRANSCRIPTS = Path(__file__).parent.parent.parent / "shared/transcripts"
+OFF = State("shutdown", reason="guest-shutdown")
+TOKEN = "0123456789abcdef"
+DONE = f"prebake-sentinel:installed:{TOKEN}\r\n".encode()
+PROMPT = b"An error occurred. Press enter to start a shell\r\n"
+START = b"connecting...  \x08 \r\nstart: subiquity/core_validation: \r\n"
+
+
+@dataclass
+class Recorded:
+    """Stands for a machine with an installer that cannot be had here: plays a console, then is in a state."""
+
+    console: bytes
+    end: State
+    ours: socket.socket = field(init=False)
+    state: State = RUNNING
+
+    def __post_init__(self) -> None:
+        self.ours, self.theirs = socket.socketpair()
+        self.thread = threading.Thread(target=self.play)
+        self.thread.start()
+
+    def play(self) -> None:
+        self.theirs.sendall(self.console)
+        self.state = self.end
+
+    def poll(self) -> State:
+        return self.state
+
+    def stderr_text(self) -> str:
+        return "qemu: killed\n"
+
+
+def watch(console: bytes, end: State, **limits: float) -> tuple[list[Event], PrebakeError | None]:
+    events: list[Event] = []
+    machine = Recorded(console, end)
+    line = SerialLine(machine.ours, io.BytesIO(), lambda _data: None)
+    error = None
+    try:
+        Watch(cast("Machine", cast("Any", machine)), line, TOKEN, patience(12.0, **limits), events.append).run()
+    except PrebakeError as caught:
+        error = caught
+    finally:
+        machine.thread.join()
+        machine.ours.close()
+        machine.theirs.close()
+    return events, error
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TICK", 0.02)
+    monkeypatch.setattr(module, "SETTLE", 0.05)
+    monkeypatch.setattr(module, "GRACE", 0.1)
+
+
+def recorded(name: str) -> bytes:
+    path = TRANSCRIPTS / name
+    if not path.exists():
+        pytest.skip("the recorded consoles are not here")
+    return path.read_bytes()
+
+
+def test_success_needs_its_proof_and_the_machines_word() -> None:
+    events, error = watch(START + DONE + b"reboot: Power down\r\n", OFF)
+    assert error is None
+    assert any(isinstance(event, Phase) for event in events)
+    _, error = watch(START, OFF)
+    assert isinstance(error, InstallError)
+    assert "before the installer had said that it was done" in error.message
+    _, error = watch(START + DONE, State("exited", code=0))
+    assert isinstance(error, MachineError)
+
+
+def test_a_real_success_and_real_failures() -> None:
+    _, error = watch(recorded("vm-success.raw"), OFF)
+    assert error is None
+    _, error = watch(recorded("vm-late-fail.raw"), RUNNING)
+    assert isinstance(error, InstallError)
+    assert "'late-commands'" in error.message
+    assert "false" in error.message
+    _, error = watch(recorded("vm-curtin-fail.raw"), RUNNING)
+    assert isinstance(error, InstallError)
+    assert "'curthooks'" in error.message
+    assert error.console
+
+
+def test_an_interactive_screen_is_known_in_seconds() -> None:
+    _, error = watch(recorded("dry-26.04.1.no-autoinstall-interactive.raw"), RUNNING)
+    assert isinstance(error, StalledError)
+    assert error.hint
+
+
+def test_a_question_is_known_in_seconds() -> None:
+    _, error = watch(START + b"\r\n\r\nContinue with autoinstall? (yes|no)\r\n", RUNNING)
+    assert isinstance(error, StalledError)
+    assert "autoinstall" in (error.hint or "")
+
+
+def test_a_failure_that_powers_off_is_no_success() -> None:
+    said = f"prebake-sentinel:failed:{TOKEN}\r\nreboot: Power down\r\n".encode()
+    _, error = watch(START + said, OFF)
+    assert isinstance(error, InstallError)
+    _, error = watch(START + PROMPT, RUNNING)
+    assert isinstance(error, InstallError)
+
+
+def test_the_sentinel_of_another_install_proves_nothing() -> None:
+    other = b"prebake-sentinel:installed:ffffffffffffffff\r\n"
+    _, error = watch(START + other, OFF)
+    assert isinstance(error, InstallError)
+
+
+def test_silence_and_time() -> None:
+    _, error = watch(START, RUNNING, silence=0.2)
+    assert isinstance(error, StalledError)
+    assert "Nothing more came" in error.message
+    assert "--stall-timeout" in (error.hint or "")
+    _, error = watch(START, RUNNING, install=0.2)
+    assert isinstance(error, StalledError)
+    assert "--timeout" in (error.hint or "")
+
+
+def test_the_host_and_qemu() -> None:
+    _, error = watch(START, State("io-error", reason="No space", device="/x/disk.qcow2", nospace=True))
+    assert isinstance(error, HostError)
+    assert "disk is full" in error.message
+    assert "/x/disk.qcow2" in error.message
+    _, error = watch(START, State("io-error", reason="Input/output error"))
+    assert isinstance(error, HostError)
+    _, error = watch(START, State("exited", code=-9))
+    assert isinstance(error, MachineError)
+    assert "qemu: killed" in error.message
+
+
+def test_a_panic_and_a_rescue_prompt_without_line_end() -> None:
+    _, error = watch(b"[    1.012345] Kernel panic - not syncing: VFS: Unable to mount root fs\r\n", RUNNING)
+    assert isinstance(error, InstallError)
+    assert "panic" in error.message
+    _, error = watch(b"error: no such device: x.\r\nEntering rescue mode...\r\ngrub rescue> ", RUNNING)
+    assert isinstance(error, InstallError)
