@@ -1,0 +1,394 @@
+"""The whole journey on the rehearsal medium, with the command a person types; and its failures, provoked.
+
+Under emulation on two cores: the first image takes about three minutes (and one more to make the medium, once),
+each failure about one, the image under UEFI with LVM and a talking kernel about five.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from builder import pipeline
+from builder.autoinstall.password import hash_password
+from builder.autoinstall.render import KERNEL_ARGUMENTS, render
+from builder.command import run
+from builder.errors import InstallError, PrebakeError, StalledError
+from builder.events import silent
+from builder.image.session import payload_disk, session
+from builder.install import evidence
+from builder.install.patience import patience
+from builder.install.site import Site
+from builder.install.stage import Trace, install
+from builder.media.image import inspect
+from builder.rehearsal.build import rehearsal_iso
+from builder.spec import GIB, Spec
+from builder.store import cache_folder
+from builder.vm import accel, disk
+from builder.vm.qemu import Disk
+from tests.command_line import PREBAKE, environment, prebake
+
+if TYPE_CHECKING:
+    from builder.autoinstall.render import Answers
+
+NEEDED = ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "tar2sqfs", "xorriso", "mkfs.vfat", "mcopy")
+
+
+MISSING = [name for name in NEEDED if shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is None]
+
+pytestmark = [
+    pytest.mark.boot,
+    pytest.mark.timeout(1500),
+    pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}"),
+]
+SPEC = Spec(name="journey", network="offline")
+
+
+@pytest.fixture(scope="session")
+def iso() -> Path:
+    """The rehearsal medium, from the cache or made now."""
+    return rehearsal_iso(cache_folder(), silent)
+
+
+@pytest.fixture(scope="session")
+def built(iso: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """One image by the command line: its path as printed, and what was said to people and in the process list."""
+    output = tmp_path_factory.mktemp("journey") / "output"
+    argv = [PREBAKE, "image", "--iso", str(iso), "--offline", "--name", "journey", "-o", str(output), "-v"]
+    seen: set[bytes] = set()
+    with subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, env=environment()
+    ) as process:
+        assert process.stdout is not None
+        text = ""
+        for line in process.stdout:
+            text += line
+            seen.update(path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if readable(path))
+    assert process.returncode == 0, text
+    return Path(text.splitlines()[-1]), text, b"\n".join(seen).decode("utf-8", "replace")
+
+
+def readable(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        path.read_bytes()
+        return True
+    return False
+
+
+def test_it_ends_with_the_images_path_and_everything_beside_it(built: tuple[Path, str, str]) -> None:
+    image, text, _ = built
+    assert image.name == "journey.qcow2"
+    place = image.parent
+    assert [path.name for path in place.parent.iterdir()] == ["journey"], "something was left behind"
+    assert {path.name for path in place.iterdir()} == {"journey.qcow2", "manifest.json", "SHA256SUMS", "logs"}
+    run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=place)
+    info = disk.info(image)
+    assert (info.format, info.size, info.backing, info.compression) == ("qcow2", 10 * GIB, None, "zstd")
+    assert disk.check(image).clean
+    told = json.loads((place / "manifest.json").read_text())
+    (row,) = told["builds"][0]["files"]
+    assert row["sha256"] == hashlib.sha256(image.read_bytes()).hexdigest()
+    assert set(told["prebake"]["seconds"]) >= {"medium", "remaster", "install", "settle", "compact", "prove"}
+    for title in ("Installing", "First boot", "Compacting", "Proving the image"):
+        assert title in text
+    console = (place / "logs/console.log").read_bytes()
+    assert b"subiquity/Install/install/curtin_install" in console
+    assert b"prebake-sentinel:installed:" in console
+
+
+def test_the_password_is_nowhere(built: tuple[Path, str, str]) -> None:
+    image, text, processes = built
+    assert "qemu-system-x86_64" in processes
+    assert "powercoders" not in text + processes
+    assert "$6$" not in text + processes
+    for path in image.parent.rglob("*"):
+        if path.is_file() and path != image:
+            data = path.read_bytes()
+            assert b"powercoders" not in data, path
+            assert b"$6$" not in data, path
+
+
+def line_of(path: Path) -> socket.socket:
+    end = socket.socket(socket.AF_UNIX)
+    for _ in range(200):
+        with contextlib.suppress(OSError):
+            end.connect(str(path))
+            return end
+        time.sleep(0.05)
+    raise AssertionError("QEMU opened no socket")
+
+
+def test_it_logs_in_on_the_serial_port_and_on_the_screen(built: tuple[Path, str, str], tmp_path: Path) -> None:
+    """Boots with a plain machine, types on its keyboard, reads its screen. About a minute."""
+    limits = patience(accel.choose("auto", "amd64").speed)
+    overlay = tmp_path / "overlay.qcow2"
+    disk.create(overlay, None, backing=built[0], backing_format="qcow2")
+    disks = (Disk(overlay, boot=1), payload_disk(tmp_path / "payload.tar"))
+    machine = replace(pipeline.plain_machine(SPEC, "amd64", accel.choose("auto", "amd64").name, tmp_path), disks=disks)
+    with session(machine, "hand", SPEC.user, Site(tmp_path, tmp_path, limits, silent)) as system:
+
+        def screen(words: str) -> str:
+            text = ""
+            for _ in range(60):
+                text = system.shell.run("fold -w 80 < /dev/vcs1", seconds=limits.answer).output
+                if words in text:
+                    return text
+                time.sleep(0.5)
+            raise AssertionError(text)
+
+        screen("ubuntu login:")
+        system.machine.send_keys(*"ubuntu", "ret")
+        screen("Password:")
+        time.sleep(1)
+        system.machine.send_keys(*"powercoders", "ret")
+        screen("ubuntu@ubuntu:~$")
+        system.machine.send_keys(*"tty", "ret")
+        screen("/dev/tty1")
+        assert system.machine.screendump(tmp_path / "screen.png").stat().st_size > 500
+        system.power_off()
+
+
+def test_an_image_that_is_not_sealed_fails_its_proof(
+    built: tuple[Path, str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Spoils a copy of the good image in a boot of its own, then verifies it. About a minute and a half."""
+    spoiled = tmp_path / "spoiled.qcow2"
+    disk.create(spoiled, None, backing=built[0], backing_format="qcow2")
+    probe = accel.choose("auto", "amd64")
+    disks = (Disk(spoiled, boot=1), payload_disk(tmp_path / "payload.tar"))
+    machine = replace(pipeline.plain_machine(SPEC, "amd64", probe.name, tmp_path), disks=disks)
+    with session(machine, "spoil", SPEC.user, Site(tmp_path, tmp_path, patience(probe.speed), silent)) as system:
+        system.shell.must(["mkdir", "/var/log/installer"], seconds=60)
+        system.shell.must(["passwd", "-d", "root"], seconds=60)
+        system.power_off()
+    monkeypatch.setenv("CI", "true")
+    result = prebake("verify", spoiled, "--json")
+    assert result.code == 11, result.err
+    bad = {row["check"] for row in json.loads(result.out)["checks"] if not row["good"]}
+    assert bad == {"no installer logs", "root has no password"}
+
+
+class Attempt:
+    """One install of changed answers, in a folder of its own."""
+
+    def __init__(self, iso: Path, folder: Path) -> None:
+        self.iso = inspect(iso)
+        self.folder = folder
+        self.logs = folder / "logs"
+        self.logs.mkdir()
+        self.trace = Trace()
+        self.answers = render(SPEC, password_hash=hash_password("powercoders"))
+
+    def __call__(self, answers: Answers) -> None:
+        probe = accel.choose("auto", "amd64")
+        overlay = pipeline.boot_medium(self.iso, answers, self.folder / "medium.qcow2", silent)
+        target = self.folder / "disk.qcow2"
+        disk.create(target, SPEC.disk)
+        machine = pipeline.plain_machine(SPEC, "amd64", probe.name, self.folder)
+        spec = pipeline.installer(machine, SPEC, overlay, target, self.folder / "guest-logs.tgz")
+        site = Site(self.folder, self.logs, patience(probe.speed), silent)
+        install(spec, answers.token, site, trace=self.trace)
+
+
+@pytest.fixture
+def attempt(iso: Path, tmp_path: Path) -> Attempt:
+    return Attempt(iso, tmp_path)
+
+
+def test_a_late_command_that_fails_is_named_and_leaves_its_logs(attempt: Attempt) -> None:
+    """The guest powers off as after a success; only the words on the console tell. About a minute."""
+    told = attempt.answers.user_data.replace("late-commands:\n", "late-commands:\n    - 'echo to-the-log; exit 7'\n")
+    with pytest.raises(InstallError) as caught:
+        attempt(replace(attempt.answers, user_data=told))
+    assert "'late-commands'" in caught.value.message
+    assert "exit status 7" in caught.value.message
+    assert "exit 7" in caught.value.message
+    assert caught.value.hint
+    assert caught.value.console
+    names = evidence.unpack_guest_logs(
+        attempt.folder / "guest-logs.tgz", attempt.logs / "guest", [attempt.answers.password_hash]
+    )
+    assert "var/log/installer/subiquity-server-debug.log" in names
+    log = (attempt.logs / "guest/var/log/installer/subiquity-server-debug.log").read_text()
+    assert "to-the-log" in log
+    for path in (attempt.logs / "guest").rglob("*"):
+        assert not path.is_file() or b"$6$" not in path.read_bytes(), path
+    assert (attempt.logs / "screen.png").stat().st_size > 500
+
+
+def test_storage_that_cannot_boot_is_refused_with_the_installers_words(attempt: Attempt) -> None:
+    """A disk layout for the other firmware: refused before the disk is touched. Under a minute."""
+    layout = '    layout:\n      name: "direct"\n'
+    config = (
+        "    config:\n"
+        "    - {id: d, type: disk, path: /dev/vda, ptable: gpt}\n"
+        "    - {id: p, type: partition, device: d, size: -1}\n"
+        "    - {id: f, type: format, volume: p, fstype: ext4}\n"
+        "    - {id: m, type: mount, device: f, path: /}\n"
+    )
+    assert layout in attempt.answers.user_data
+    with pytest.raises(InstallError) as caught:
+        attempt(replace(attempt.answers, user_data=attempt.answers.user_data.replace(layout, config)))
+    assert "SELECT_BOOT_DISK" in caught.value.message
+
+
+def test_answers_that_are_not_found_are_known_in_seconds(attempt: Attempt) -> None:
+    """Without the first line cloud-init does not read them: the installer shows its screen. Under a minute."""
+    told = attempt.answers.user_data.replace("#cloud-config\n", "# cloud config\n")
+    with pytest.raises(StalledError) as caught:
+        attempt(replace(attempt.answers, user_data=told))
+    assert "waits for a person" in caught.value.message
+    assert caught.value.exit_code == 9
+
+
+def test_a_missing_kernel_argument_is_known_in_seconds(attempt: Attempt, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without `autoinstall` the installer asks; nobody answers. Under a minute."""
+    monkeypatch.setattr("builder.autoinstall.render.KERNEL_ARGUMENTS", KERNEL_ARGUMENTS[1:])
+    with pytest.raises(StalledError) as caught:
+        attempt(attempt.answers)
+    assert "autoinstall" in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_a_failure_without_error_commands_ends_at_the_prompt(attempt: Attempt) -> None:
+    """Bad answers and nothing that powers off: the prompt is seen, nobody waits for ever. Under a minute."""
+    begin = attempt.answers.user_data.index("  # Before the machine goes off")
+    end = attempt.answers.user_data.index("  locale:")
+    told = attempt.answers.user_data[:begin] + "  shutdown: halt\n" + attempt.answers.user_data[end:]
+    told = told.replace("  shutdown: poweroff\n", "")
+    with pytest.raises(InstallError) as caught:
+        attempt(replace(attempt.answers, user_data=told))
+    assert "'shutdown' section" in caught.value.message
+
+
+def start(iso: Path, output: Path, *arguments: str) -> subprocess.Popen[str]:
+    argv = [PREBAKE, "image", "--iso", str(iso), "--offline", "--name", "x", "-o", str(output), *arguments]
+    return subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, env=environment()
+    )
+
+
+def wait_for(process: subprocess.Popen[str], words: str) -> str:
+    assert process.stderr is not None
+    text = ""
+    for line in process.stderr:
+        text += line
+        if words in line:
+            return text
+    raise AssertionError(text)
+
+
+def machines() -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if b"qemu-system-x86_64\0-nodefaults" in path.read_bytes():
+                found.append(int(path.parent.name))
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_leaves_no_process_and_no_half_image(iso: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """Stops the build while the guest boots. A few seconds."""
+    before = set(machines())
+    with start(iso, tmp_path / "output") as process:
+        wait_for(process, "boot loader")
+        assert set(machines()) - before
+        process.send_signal(number)
+        out, err = process.communicate()
+    assert (process.returncode, out) == (130, "")
+    assert "Interrupted" in err
+    assert set(machines()) <= before
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_machine_that_dies_is_told_with_its_evidence(iso: Path, tmp_path: Path) -> None:
+    """Kills QEMU while the guest boots. A few seconds."""
+    before = set(machines())
+    with start(iso, tmp_path / "output") as process:
+        wait_for(process, "boot loader")
+        for pid in set(machines()) - before:
+            os.kill(pid, signal.SIGKILL)
+        out, err = process.communicate()
+    assert (process.returncode, out) == (7, "")
+    assert "QEMU died" in err
+    failed = tmp_path / "output/x.failed"
+    assert str(failed) in err
+    assert [path.name for path in failed.parent.iterdir()] == ["x.failed"]
+    assert {"console.log", "error.txt", "qemu.txt", "user-data", "verdict.json"} <= {
+        path.name for path in failed.iterdir()
+    }
+    assert "$6$" not in (failed / "user-data").read_text()
+
+
+def test_silence_is_told_with_what_to_do(iso: Path, tmp_path: Path) -> None:
+    """A quiet kernel and a limit of two seconds. A few seconds."""
+    result = prebake(
+        "image", "--iso", iso, "--offline", "--name", "x", "-o", tmp_path / "output", "--stall-timeout", "2"
+    )
+    assert (result.code, result.out) == (9, "")
+    assert "Nothing more came" in result.err
+    assert "--stall-timeout" in result.err
+    assert (tmp_path / "output/x.failed/screen.png").stat().st_size > 500
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="mounts a small tmpfs")
+def test_a_disk_that_fills_during_the_install(iso: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives the build 150 MiB and hides that it is too little. About a minute."""
+    small = tmp_path / "small"
+    small.mkdir()
+    run(["mount", "-t", "tmpfs", "-o", "size=150m", "tmpfs", str(small)])
+    monkeypatch.setattr(pipeline, "check_free", lambda *_: None)
+    try:
+        job = pipeline.Job(spec=replace(SPEC, name="x"), iso=iso, output=small / "output")
+        with pytest.raises(PrebakeError) as caught:
+            pipeline.build_image(job, silent)
+        left = list(small.iterdir())
+    finally:
+        run(["umount", str(small)])
+    assert "disk is full" in caught.value.message
+    assert caught.value.exit_code == 4
+    assert left == []
+
+
+@pytest.fixture(scope="session")
+def plain_iso() -> Path:
+    """A rehearsal medium whose kernel talks and whose installer makes the user, as Ubuntu's since 24.04.4."""
+    return rehearsal_iso(cache_folder(), silent, quiet=False, create_users="install")
+
+
+def test_uefi_lvm_and_a_talking_kernel(plain_iso: Path, tmp_path: Path) -> None:
+    """Another firmware, another layout, another console, another user and password: about five minutes."""
+    secret = tmp_path / "password"
+    secret.write_text("correct horse: {}\"'\n")
+    arguments = ("--firmware", "uefi", "--storage", "lvm", "--disk", "8G", "--user", "student", "--hostname", "lab-vm")
+    result = prebake(
+        "image", "--iso", plain_iso, "--offline", "--name", "uefi", "-o", tmp_path / "output", *arguments,
+        "--password-file", secret,
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    image = Path(result.out.strip())
+    assert image == tmp_path / "output/uefi/uefi.qcow2"
+    told = json.loads((image.parent / "manifest.json").read_text())["prebake"]
+    assert told["system"]["firmware"] == "uefi"
+    assert "console=ttyS0,115200n8" in told["system"]["cmdline"]
+    assert "autoinstall" not in told["system"]["cmdline"]
+    assert told["image"]["virtual_size"] == 8 * GIB
+    console = (image.parent / "logs/console.log").read_bytes()
+    assert b"Linux version" in console
+    assert b"configuring lvm_volgroup" in console
+    shutil.rmtree(image.parent)
