@@ -11,7 +11,7 @@ RELEASE ?= 24.04
 ARGS ?=
 SOURCE = $(if $(ISO),--iso '$(ISO)',--release '$(RELEASE)')
 
-.PHONY: help image iso rehearsal test test-fast lint bench doctor clean wheel host host-rehearsal
+.PHONY: help image iso rehearsal test test-fast lint bench doctor clean wheel host host-rehearsal host-test
 
 help:
 	@echo "make image [ISO=FILE]   an image from Ubuntu's live-server ISO, in output/"
@@ -25,6 +25,9 @@ host:
 
 host-rehearsal:
 	@PYTHON='$(PYTHON)' scripts/host-setup rehearsal
+
+host-test:
+	@PYTHON='$(PYTHON)' scripts/host-setup test
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -47,16 +50,16 @@ doctor: host
 	@$(MAKE) --no-print-directory $(READY)
 	@$(PREBAKE) doctor $(ARGS)
 
-test: host-rehearsal
+test: host-test
 	@$(MAKE) --no-print-directory $(READY)
 	$(VENV)/bin/pytest -m "not boot" -q
 	$(VENV)/bin/pytest -m boot -v
 
-test-fast: host-rehearsal
+test-fast: host-test
 	@$(MAKE) --no-print-directory $(READY)
 	$(VENV)/bin/pytest -m "not boot" -q
 
-lint: host-rehearsal
+lint: host-test
 	@$(MAKE) --no-print-directory $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .

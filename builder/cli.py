@@ -46,7 +46,7 @@ MACHINE = options(
     click.option("--firmware", type=click.Choice(["bios", "uefi"]), help="Installed under.  [default: bios]"),
     click.option("--locale", help="Language and region.  [default: en_US.UTF-8]"),
     click.option("--keyboard", help="Keyboard layout.  [default: us]"),
-    click.option("--timezone", help="Time zone.  [default: Etc/UTC]"),
+    click.option("--timezone", help="Time zone.  [default: UTC]"),
 )
 MEDIUM = options(
     click.option("--iso", type=FILE, help="A live-server ISO you have."),

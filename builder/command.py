@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+PATIENCE = 10.0
+"""Seconds a program has to clean up when prebake is interrupted."""
 TAIL_LINES = 15
 """How much of a failed program's words an error repeats."""
 
@@ -134,12 +136,21 @@ def run(
             note = f"no answer within {timeout:g} s".encode()
             raise CommandError(Finished(full, -1, out or b"", (err or b"") + note)) from None
         except BaseException:
-            process.kill()
+            _stop(process)
             raise
     finished = Finished(full, process.returncode, out or b"", err or b"")
     if finished.returncode not in ok:
         raise CommandError(finished)
     return finished
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End a program that is no longer wanted; it may clean up (mmdebstrap unmounts) before it is killed."""
+    process.terminate()
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 def spawn(

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 SERIAL = {"amd64": "ttyS0", "arm64": "ttyAMA0"}
 CONSOLES = {arch: ("console=tty0", f"console={tty},115200n8") for arch, tty in SERIAL.items()}
+UNCHECKED = ("fsck.mode=skip",)
+"""A medium that was read a moment ago is not read again as a whole; a stick or a disc that is written may be."""
 TELLING = (InstallError, StalledError, MachineError, VerificationError)
 """Failures whose evidence is worth keeping."""
 
@@ -186,13 +188,13 @@ def answers_for(spec: Spec, medium: Medium, *, watched: bool = True) -> Answers:
 
 def boot_medium(medium: Medium, answers: Answers, overlay: Path, report: Reporter) -> Path:
     """Make the medium to boot from: a thin overlay of the ISO that holds only the sectors that change."""
-    patch = _patch(medium, answers, report, timeout=0)
+    patch = _patch(medium, answers, report, timeout=0, more=UNCHECKED)
     disk.write_overlay(medium.path, patch.size, patch.extents, overlay)
     return overlay
 
 
-def _patch(medium: Medium, answers: Answers, report: Reporter, *, timeout: int) -> Patch:
-    arguments = [*answers_module.KERNEL_ARGUMENTS, *CONSOLES.get(medium.arch or "amd64", CONSOLES["amd64"])]
+def _patch(medium: Medium, answers: Answers, report: Reporter, *, timeout: int, more: tuple[str, ...] = ()) -> Patch:
+    arguments = [*answers_module.KERNEL_ARGUMENTS, *more, *CONSOLES.get(medium.arch or "amd64", CONSOLES["amd64"])]
     menus = edited_menus(medium, kernel_arguments=arguments, timeout=timeout)
     return plan(medium.path, {**menus, **answers.files()}, report=report)
 

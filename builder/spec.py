@@ -33,8 +33,8 @@ class Spec:
     """One machine. The defaults are the lesson's: user ubuntu, entire disk, English, no SSH server.
 
     ``disk`` is in bytes, ``memory`` in MiB; ``storage`` is "direct" or "lvm"; ``firmware`` is what the
-    machine is installed under, "bios" or "uefi"; ``network`` is "nat" (the installer reaches the Internet)
-    or "offline" (an address, but no way out).
+    machine is installed under, "bios" or "uefi"; an empty ``timezone`` is the installer's own, UTC;
+    ``network`` is "nat" (the installer reaches the Internet) or "offline" (an address, but no way out).
     """
 
     name: str
@@ -46,7 +46,7 @@ class Spec:
     locale: str = "en_US.UTF-8"
     keyboard: str = "us"
     keyboard_variant: str = ""
-    timezone: str = "Etc/UTC"
+    timezone: str = ""
     source: str = "ubuntu-server"
     storage: str = "direct"
     firmware: str = "bios"
@@ -63,7 +63,7 @@ def check(spec: Spec) -> None:
         ("user name", spec.user.name, USERNAME, "lower-case letters, digits, dashes; a letter first; at most 32"),
         ("host name", spec.hostname, HOSTNAME, "letters, digits and dashes, at most 63"),
         ("locale", spec.locale, LOCALE, "something like en_US.UTF-8"),
-        ("time zone", spec.timezone, ZONE, "something like Europe/Zurich"),
+        ("time zone", spec.timezone or "UTC", ZONE, "something like Europe/Zurich"),
     )
     for what, value, pattern, expected in rules:
         if not pattern.fullmatch(value):

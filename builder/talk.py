@@ -50,8 +50,9 @@ def talking(function: Function) -> Function:
             quiet=given.pop("quiet"),
             console=bool(given.get("console")),
         )
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, _interrupt)
+        for name in ("SIGTERM", "SIGHUP"):
+            if hasattr(signal, name):  # Windows has no SIGHUP
+                signal.signal(getattr(signal, name), _interrupt)
         try:
             function(ui, **given)
         except (KeyboardInterrupt, Interrupted):

@@ -40,7 +40,6 @@ def test_the_lesson() -> None:
         "version": 1,
         "locale": "en_US.UTF-8",
         "keyboard": {"layout": "us", "variant": ""},
-        "timezone": "Etc/UTC",
         "refresh-installer": {"update": False},
         "source": {"id": "ubuntu-server", "search_drivers": False},
         "network": {
@@ -58,6 +57,12 @@ def test_the_lesson() -> None:
     assert commands["error-commands"][-1] == "sync; poweroff -f"
     assert yaml.safe_load(answers.meta_data) == {"instance-id": f"prebake-{answers.token}"}
     assert set(answers.files()) == {"/nocloud/user-data", "/nocloud/meta-data"}
+
+
+def test_a_time_zone_only_if_asked() -> None:
+    assert "timezone" not in told(render(LESSON, password_hash=HASH))
+    data = told(render(replace(LESSON, timezone="Europe/Zurich"), password_hash=HASH))
+    assert data["timezone"] == "Europe/Zurich"
 
 
 def test_lvm_uses_the_whole_group() -> None:
