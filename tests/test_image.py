@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import socket
 import tarfile
 import threading
@@ -16,6 +17,7 @@ from builder.errors import HostError, InstallError, UsageError, VerificationErro
 from builder.events import silent
 from builder.image.facts import Check, checks, parse, sealed_checks
 from builder.image.session import payload
+from builder.image.shell import LOGIN, PROMPT
 from builder.image.stages import compact, refuse_bad
 from builder.install.evidence import unpack_guest_logs
 from builder.install.patience import patience
@@ -240,3 +242,16 @@ def test_a_torn_archive_gives_what_can_be_read(tmp_path: Path, keep: int) -> Non
     names = unpack_guest_logs(archive, tmp_path / "out", [])
     assert len(names) < 50
     assert (tmp_path / "out/INCOMPLETE.txt").exists() == (keep > 0)
+
+
+@pytest.mark.parametrize(
+    ("said", "asks"),
+    [
+        (b"\r\nubuntu login: ", True),
+        (b"\r\nlab-vm.local login: \r\n[   30.1] a late kernel message\r\n", True),
+        (b"\r\nLast login: Mon Nov 23 10:34:25 UTC 2026 on ttyS0\r\nubuntu@ubuntu:~$ ", False),
+    ],
+)
+def test_a_login_prompt_is_told_from_a_greeting(said: bytes, asks: bool) -> None:
+    assert bool(re.search(LOGIN, said)) == asks
+    assert bool(re.search(PROMPT, said)) != asks

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from builder.vm.serial import SerialLine
 
-LOGIN = rb"[\w.-]+ login: "
+LOGIN = rb"(?<!Last) login: "
+"""getty's prompt; a shell greets with "Last login: " and a date."""
 PASSWORD = rb"[Pp]assword: ?"
 REFUSED = rb"Login incorrect"
 PROMPT = rb"[$#] (\x1b\[[0-9;?]*[a-zA-Z])*$"
