@@ -51,6 +51,10 @@ class Recorded:
     def poll(self) -> State:
         return self.state
 
+    def wait_shutdown(self, _seconds: float) -> State:
+        self.thread.join()
+        return self.state
+
     def stderr_text(self) -> str:
         return "qemu: killed\n"
 

@@ -26,6 +26,8 @@ SETTLE = 3.0
 """How long a question must stand on the console before it counts as asked and unanswered."""
 GRACE = 30.0
 """How long a failed install may take to put itself off; it has saved its logs by then."""
+ENDING = 10.0
+"""How long QEMU may take to say why its serial line was closed."""
 ENDED = ("guest-shutdown", "guest-reset")
 
 
@@ -60,7 +62,7 @@ class Watch:
                 break
             if machine.running:
                 self._check()
-        return self._conclude(self._machine.poll())
+        return self._conclude(self._machine.wait_shutdown(ENDING))
 
     def _show(self) -> None:
         phase = self.state.phase

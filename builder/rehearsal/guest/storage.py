@@ -129,13 +129,14 @@ class Executor:
         else:
             run([f"mkfs.{kind}", "-q", "-F", *(["-L", label] if label else []), device])
 
-    def _mount(self, _action: Action) -> None:
-        if len(self.mounts()) == sum(a["type"] == "mount" for a in self.actions):
-            for device, path, _kind in self.mounts():
-                place = TARGET / path.lstrip("/")
-                if not place.is_mount():
-                    place.mkdir(parents=True, exist_ok=True)
-                    run(["mount", device, str(place)])
+    def _mount(self, action: Action) -> None:
+        if action is not [each for each in self.actions if each["type"] == "mount"][-1]:
+            return
+        # All at once, the root first, whatever the order of the answers.
+        for device, path, _kind in self.mounts():
+            place = TARGET / path.lstrip("/")
+            place.mkdir(parents=True, exist_ok=True)
+            run(["mount", device, str(place)])
 
 
 def fstab(mounts: list[tuple[str, str, str]]) -> str:
