@@ -35,19 +35,18 @@ $(READY): pyproject.toml
 	touch $@
 
 image: host
-	@$(MAKE) --no-print-directory $(READY)
+	@$(MAKE) --no-print-directory $(READY) >&2
 	@$(PREBAKE) image $(SOURCE) --force $(ARGS)
 
 iso: host
-	@$(MAKE) --no-print-directory $(READY)
+	@$(MAKE) --no-print-directory $(READY) >&2
 	@$(PREBAKE) iso $(SOURCE) --force $(ARGS)
 
 rehearsal: host-rehearsal
 	@$(MAKE) --no-print-directory $(READY) >&2
 	@$(PREBAKE) image --medium rehearsal --offline --force $(ARGS)
 
-doctor: host
-	@$(MAKE) --no-print-directory $(READY)
+doctor: $(READY)
 	@$(PREBAKE) doctor $(ARGS)
 
 test: host-test
@@ -77,4 +76,4 @@ wheel:
 	$(VENV)/bin/pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean:
-	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis output/.*.building-* output/.*.old-*
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis output/.*.building-*

@@ -17,6 +17,7 @@ from builder.autoinstall.password import hash_password
 from builder.autoinstall.render import render as render_answers
 from builder.errors import HostError, MediumError, UsageError, VerificationError
 from builder.events import silent
+from builder.image.facts import Check
 from builder.install.explain import explain as explain_console
 from builder.media.fetch import fetch
 from builder.media.image import inspect
@@ -206,15 +207,14 @@ def verify(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
     path: Path = given["image"]
     if not path.is_file():
         raise UsageError(f"{path} is not there.", hint="Name a qcow2 image.")
-    try:
-        size = disk.info(path).size
-    except HostError:
-        raise
-    except Exception as error:
-        raise VerificationError(f"{path} is no disk image: {error}") from error
+    size = pipeline.image_size(path)
     spec = spec_of({**given, "disk": None}, "verify", disk_bytes=size)
     with tempfile.TemporaryDirectory(prefix="prebake-verify-") as name:
-        done = pipeline.verify_image(path, spec, given["arch"], given["accel"], work=Path(name), report=ui)
+        try:
+            done = pipeline.verify_image(path, spec, given["arch"], given["accel"], work=Path(name), report=ui)
+        except VerificationError as error:
+            ui.error(error)
+            done = [Check("boots to a login", good=False, found=error.message)]
     good = all(one.good for one in done)
     if given["as_json"]:
         rows = [{"check": one.name, "good": one.good, "found": one.found} for one in done]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 10.0
 """Seconds a program has to clean up when prebake is interrupted."""
+FULL = "No space left on device"
 TAIL_LINES = 15
 """How much of a failed program's words an error repeats."""
 
@@ -72,6 +73,17 @@ class CommandError(PrebakeError):
             + (f":\n{words}" if words else ".")
         )
         self.finished = finished
+
+
+def failure(finished: Finished) -> PrebakeError:
+    """Return the error for a program that failed: HostError where the host's disk is full, else CommandError."""
+    words = (finished.stderr + finished.stdout).decode("utf-8", "replace")
+    if FULL in words:
+        return HostError(
+            f"This host's disk is full: `{finished.argv[0]}` could not write.\n    {words.strip().splitlines()[-1]}",
+            hint="Make room, or work elsewhere: -o DIR.",
+        )
+    return CommandError(finished)
 
 
 def install_hint(program: str) -> str | None:
@@ -140,7 +152,7 @@ def run(
             raise
     finished = Finished(full, process.returncode, out or b"", err or b"")
     if finished.returncode not in ok:
-        raise CommandError(finished)
+        raise failure(finished)
     return finished
 
 

@@ -28,7 +28,10 @@ def examine(arch: str, output: Path) -> dict[str, Any]:
     programs = {name: _program(name) for name in (qemu.program(arch), *IMAGE, *REHEARSAL)}
     needed = (qemu.program(arch), *IMAGE)
     able = all(programs[name]["usable"] for name in needed)
-    accelerators = {}
+    emulator = programs[qemu.program(arch)]
+    here = accel.Host.here()
+    names = [*(name for name, system in accel.SYSTEMS.items() if system == here.system), "tcg"]
+    accelerators = {name: {"usable": False, "reason": emulator["reason"], "fix": emulator["fix"]} for name in names}
     if programs[qemu.program(arch)]["usable"]:
         accelerators = {name: probe.as_json() for name, probe in accel.probe_all(arch).items()}
     uefi = _firmware(arch)

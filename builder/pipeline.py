@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
+import os
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from builder import __version__, command
 from builder.autoinstall import render as answers_module
 from builder.autoinstall.password import hash_password
-from builder.errors import InstallError, MachineError, PrebakeError, StalledError, VerificationError
+from builder.errors import AnswersError, InstallError, MachineError, PrebakeError, StalledError, VerificationError
 from builder.events import Note, StageFinished, StageStarted
 from builder.image import stages
 from builder.install import evidence
@@ -23,10 +22,10 @@ from builder.media.image import inspect
 from builder.media.menus import edited_menus
 from builder.media.remaster import Patch, plan, write_iso
 from builder.publish.manifest import manifest, sha256sums, write_manifest
-from builder.spec import check
+from builder.spec import GIB, check
 from builder.vm import accel, disk, firmware
 from builder.vm.qemu import Disk, Flash, MachineSpec, Nic, Port, program
-from builder.workspace import check_free, check_place, deliver, existing_parent, workspace
+from builder.workspace import check_free, check_place, deliver, existing_parent, put_aside, workspace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +42,10 @@ SERIAL = {"amd64": "ttyS0", "arm64": "ttyAMA0"}
 CONSOLES = {arch: ("console=tty0", f"console={tty},115200n8") for arch, tty in SERIAL.items()}
 UNCHECKED = ("fsck.mode=skip",)
 """A medium that was read a moment ago is not read again as a whole; a stick or a disc that is written may be."""
+LVM_SCALES = ("22.04", "22.04.1", "22.04.2")
+"""Installers that ignore `sizing-policy: all`, known since their version 23.04."""
+LVM_WHOLE = 12 * GIB
+"""The largest disk of which they give the whole group to the root all the same."""
 TELLING = (InstallError, StalledError, MachineError, VerificationError)
 """Failures whose evidence is worth keeping."""
 
@@ -102,6 +105,7 @@ def build_image(job: Job, report: Reporter) -> Path:
     check_place(job.target, force=job.force)
     with story.stage("medium", "Reading the medium"):
         medium = inspect(job.iso)
+        check_layout(job.spec, medium)
         check_free(existing_parent(job.output), 3 * medium.size + (1 << 30), "The build")
         probe = accel.choose(job.accel, medium.arch or "amd64", report)
     limits = patience(probe.speed, install=job.install_seconds, silence=job.silent_seconds)
@@ -134,12 +138,22 @@ def build_image(job: Job, report: Reporter) -> Path:
                 stages.refuse_bad(done)
             with story.stage("publish", "Writing manifest and checksums"):
                 details = describe(job, medium, probe.name, info, seen=(seen, again), story=story)
+                mask_logs(logs, (answers.password_hash, job.spec.user.password))
                 publish(job, medium, image, details)
-                deliver(work / "result", job.target)
+                deliver(work / "result", job.target, force=job.force)
         except TELLING as error:
             keep_evidence(job, work, answers, story, error)
             raise
     return job.image
+
+
+def check_layout(spec: Spec, medium: Medium) -> None:
+    """Refuse what this medium's installer would silently do otherwise. Raises AnswersError."""
+    if spec.storage == "lvm" and spec.disk > LVM_WHOLE and medium.version in LVM_SCALES:
+        raise AnswersError(
+            f"The installer of {medium.version} cannot give all of a disk this large to an LVM root: it takes half.",
+            hint="Use --storage direct, a disk of at most 12G, or 22.04.3 or newer.",
+        )
 
 
 def write_remastered_iso(spec: Spec, iso: Path, target: Path, report: Reporter, *, force: bool) -> Path:
@@ -150,7 +164,9 @@ def write_remastered_iso(spec: Spec, iso: Path, target: Path, report: Reporter, 
     with story.stage("medium", "Reading the medium"):
         medium = inspect(iso)
     with story.stage("remaster", "Writing the ISO"):
+        check_layout(spec, medium)
         answers = answers_for(spec, medium, watched=False)
+        target.parent.mkdir(parents=True, exist_ok=True)
         write_iso(medium.path, _patch(medium, answers, report, timeout=1), target, report)
     return target
 
@@ -164,7 +180,23 @@ def remaster_patch(spec: Spec, iso: Path, report: Reporter) -> Patch:
 
 def copy_whole(source: Path, target: Path, report: Reporter) -> None:
     """Copy a medium as it is; it appears at ``target`` when it is whole."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     write_iso(source, Patch(source.stat().st_size, ()), target, report)
+
+
+def image_size(image: Path) -> int:
+    """Return the size of the disk in an image of any format, in bytes.
+
+    Raises VerificationError if it is none; any file can be read as a raw disk, but not any has a boot sector.
+    """
+    try:
+        info = disk.info(image)
+    except command.CommandError as error:
+        raise VerificationError(f"{image} is no disk image. {error.message}") from error
+    with image.open("rb") as stream:
+        if info.format == "raw" and stream.read(512)[510:] != b"\x55\xaa":
+            raise VerificationError(f"{image} is no disk image: it has neither a known format nor a boot sector.")
+    return info.size
 
 
 def verify_image(image: Path, spec: Spec, arch: str, accelerator: str, *, work: Path, report: Reporter) -> list[Check]:
@@ -262,9 +294,10 @@ def qemu_version(arch: str) -> str:
 
 
 def publish(job: Job, medium: Medium, image: Path, details: dict[str, Any]) -> None:
-    """Write manifest.json and SHA256SUMS beside the image."""
+    """Write manifest.json and SHA256SUMS beside the image; SOURCE_DATE_EPOCH is its time of making, if set."""
     place = image.parent
-    value = manifest(job.spec.name, [image], built=int(time.time()), arch=medium.arch or "amd64", details=details)
+    built = int(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
+    value = manifest(job.spec.name, [image], built=built, arch=medium.arch or "amd64", details=details)
     write_manifest(place / "manifest.json", value)
     (place / "SHA256SUMS").write_text(sha256sums([image, place / "manifest.json"]))
 
@@ -279,12 +312,21 @@ def keep_evidence(job: Job, work: Path, answers: Answers | None, story: Story, e
     evidence.write_report(logs, error.message, story.trace.verdict, story.trace.argv, story.trace.said)
     if job.keep and (work / "disk.qcow2").exists():
         (work / "disk.qcow2").rename(logs / "disk.qcow2")
+    mask_logs(logs, (*secrets, job.spec.user.password))
+    error.console = tuple(line.replace(job.spec.user.password, answers_module.MASK) for line in error.console)
     failed = job.output / f"{job.spec.name}.failed"
-    with contextlib.suppress(OSError):
-        shutil.rmtree(failed)
     try:
-        logs.rename(failed)
+        put_aside(logs, failed)
     except OSError as trouble:
         story.report(Note(f"The evidence could not be kept in {failed}: {trouble}", "warning"))
         return
     error.evidence = failed
+
+
+def mask_logs(logs: Path, secrets: tuple[str, ...]) -> None:
+    """Mask secrets in the recorded consoles: a terminal can echo what was typed while it changed its mode."""
+    for path in logs.glob("*.log"):
+        data = path.read_bytes()
+        clean = evidence.masked(data, secrets)
+        if clean != data:
+            path.write_bytes(clean)

@@ -14,9 +14,15 @@ HOSTNAME = re.compile(r"(?=.{1,63}$)[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?(\.[a-
 LOCALE = re.compile(r"[A-Za-z]+(_[A-Z]+)?(\.[A-Za-z0-9-]+)?(@[a-z]+)?")
 ZONE = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-RESERVED = frozenset(
-    {"root", "admin", "daemon", "bin", "sys", "sync", "mail", "news", "nobody", "backup", "www-data", "man", "adm"}
-)
+LONGEST_PASSWORD = 128
+_PRESENT = """
+root admin daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc gnats nobody adm tty disk kmem
+dialout fax voice cdrom floppy tape sudo audio dip operator src shadow utmp video sasl plugdev staff users nogroup input
+systemd-network systemd-resolve systemd-timesync systemd-journal messagebus syslog kvm render crontab lxd sgx tss uuidd
+tcpdump landscape pollinate sshd polkitd usbmux netdev _apt
+"""
+RESERVED = frozenset(_PRESENT.split())
+"""Users and groups that a server has before anybody logs in."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,15 @@ def check(spec: Spec) -> None:
     if spec.user.name in RESERVED:
         raise AnswersError(
             f"The user name {spec.user.name!r} is reserved by the system.", hint="Choose another, such as ubuntu."
+        )
+    if not spec.user.full_name.isprintable() or ":" in spec.user.full_name:
+        raise AnswersError(
+            f"The full name {spec.user.full_name!r} cannot be used.", hint="Expected: one line without a colon."
+        )
+    if not spec.user.password.isprintable() or len(spec.user.password) > LONGEST_PASSWORD:
+        raise AnswersError(
+            "The password cannot be typed at a console.",
+            hint=f"Expected: printable characters on one line, at most {LONGEST_PASSWORD}.",
         )
     if not spec.user.password:
         raise AnswersError("The password is empty.", hint="Nobody could log in at the console. Give one.")

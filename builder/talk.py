@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import signal
 import sys
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from builder.errors import Interrupted, PrebakeError
+from builder.errors import HostError, Interrupted, PrebakeError
 from builder.ui import Ui
 
 if TYPE_CHECKING:
@@ -51,18 +52,22 @@ def talking(function: Function) -> Function:
             console=bool(given.get("console")),
         )
         for name in ("SIGTERM", "SIGHUP"):
-            if hasattr(signal, name):  # Windows has no SIGHUP
-                signal.signal(getattr(signal, name), _interrupt)
+            number = getattr(signal, name, None)  # Windows has no SIGHUP
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup asked for that
+                signal.signal(number, _interrupt)
         try:
             function(ui, **given)
         except (KeyboardInterrupt, Interrupted):
-            ui.error(Interrupted("Interrupted. The machine was stopped and the unfinished image removed."))
+            ui.error(Interrupted("Interrupted. Nothing is left running and nothing half-made was kept."))
             sys.exit(Interrupted.exit_code)
         except PrebakeError as error:
             ui.error(error)
             sys.exit(error.exit_code)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
+        except OSError as error:
+            ui.error(_trouble(error))
+            sys.exit(HostError.exit_code)
         except Exception as error:  # noqa: BLE001 - the last resort
             traceback.print_exc()
             ui.error(PrebakeError(f"{type(error).__name__}: {error}", hint=BUG))
@@ -71,6 +76,14 @@ def talking(function: Function) -> Function:
             ui.close()
 
     return _TALK(wrapper)
+
+
+def _trouble(error: OSError) -> HostError:
+    """Return the error for a file or a system call that this host refused."""
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return HostError(f"This host's disk is full{where}.", hint="Make room, or work elsewhere: -o DIR.")
+    return HostError(f"This host refused: {error.strerror or error}{where}.", hint="Look at the place and its owner.")
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -39,6 +39,7 @@ class Ui:
         self._behind = 0
         self._weight = 0
         self._begun = time.monotonic()
+        self._last = ""
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
@@ -123,7 +124,8 @@ class Ui:
         if self._bar is not None:
             self._bar.n = self._behind + self._weight * done
             self._bar.set_description_str(title)
-        elif not (self._bars or self._quiet or self._json or self._console):
+        elif not (self._quiet or self._json or self._console) and title != self._last:
+            self._last = title
             self._line(f"[{time.monotonic() - self._begun:6.1f} s] {title}")
 
     def _progress(self, event: Progress) -> None:

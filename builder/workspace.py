@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
@@ -40,17 +41,33 @@ def existing_parent(path: Path) -> Path:
 
 
 def check_place(target: Path, *, force: bool) -> None:
-    """Refuse to write where something is already, unless it may be replaced.
+    """Refuse to write where something is already, unless it is prebake's own and may be replaced.
 
-    Raises UsageError for a result that exists, HostError for a place that cannot be written.
+    Raises UsageError for what exists, HostError for a place that cannot be written.
     """
-    if target.exists() and not force:
-        raise UsageError(
-            f"{target} exists already.", hint="Nothing was touched. --force replaces it once the new one is whole."
-        )
+    if target.exists():
+        if not force:
+            raise UsageError(
+                f"{target} exists already.",
+                hint="Nothing was touched. --force replaces it once the new one is whole.",
+            )
+        if target.is_dir() and not is_ours(target):
+            raise UsageError(
+                f"{target} exists already and is no image folder of prebake's, so --force does not replace it.",
+                hint="Choose another --name or -o DIR.",
+            )
     parent = existing_parent(target.parent)
     if not os.access(parent, os.W_OK | os.X_OK):
         raise HostError(f"{parent} cannot be written.", hint="Choose another place with -o DIR.")
+
+
+def is_ours(folder: Path) -> bool:
+    """Tell whether ``folder`` is one that `deliver` has put there."""
+    try:
+        told = json.loads((folder / "manifest.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(told, dict) and "prebake" in told
 
 
 @contextmanager
@@ -81,27 +98,40 @@ def sync_tree(folder: Path) -> None:
             os.close(handle)
 
 
-def deliver(made: Path, target: Path) -> None:
-    """Put the folder ``made`` in the place of ``target``; what was there is removed only once it is.
+def deliver(made: Path, target: Path, *, force: bool) -> None:
+    """Put the folder ``made`` in the place of ``target``, on the same file system.
 
-    Both are on one file system.
+    What was there is kept beside it as NAME.old, until the next time; a failure or an interruption half-way
+    puts it back. Raises UsageError as `check_place`, for much can happen during a build.
     """
     sync_tree(made)
-    old = None
-    if target.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old-", dir=target.parent)) / target.name
-        target.rename(old)
+    check_place(target, force=force)
+    old = target.with_name(f"{target.name}.old")
+    had = target.exists()
+    if had:
+        if old.exists() and not is_ours(old):
+            raise UsageError(f"{old} is in the way and not prebake's.", hint="Move it away and build again.")
+        shutil.rmtree(old, ignore_errors=True)
     try:
+        if had:
+            target.rename(old)
         made.rename(target)
-    except OSError:
-        if old is not None:
+    except BaseException:
+        if had and old.exists() and not target.exists():
             old.rename(target)
         raise
-    finally:
-        if old is not None and target.exists():
-            shutil.rmtree(old.parent, ignore_errors=True)
     handle = os.open(target.parent, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def put_aside(made: Path, target: Path) -> None:
+    """Put the folder ``made`` of evidence in the place of ``target``, replacing only evidence.
+
+    Raises OSError if that cannot be.
+    """
+    if (target / "error.txt").is_file():
+        shutil.rmtree(target)
+    made.rename(target)

@@ -75,11 +75,15 @@ def test_an_image_that_exists(tmp_path: Path) -> None:
     kept = tmp_path / "output/mine/mine.qcow2"
     kept.parent.mkdir(parents=True)
     kept.write_text("precious")
+    (kept.parent / "manifest.json").write_text("{}")
     for arguments in (("--iso", medium(LAYOUTS[0])), ("--medium", "rehearsal")):
         result = prebake("image", *arguments, "--name", "mine", "-o", tmp_path / "output")
         assert (result.code, result.out) == (2, "")
         assert "exists already" in result.err
         assert "--force" in result.err
+        result = prebake("image", *arguments, "--name", "mine", "-o", tmp_path / "output", "--force")
+        assert (result.code, result.out) == (2, "")
+        assert "no image folder of prebake's" in result.err
     assert kept.read_text() == "precious"
     assert [path.name for path in (tmp_path / "output").iterdir()] == ["mine"]
 
@@ -208,9 +212,13 @@ def test_verify_refuses_what_is_no_image(tmp_path: Path) -> None:
     assert prebake("verify", tmp_path / "none.qcow2").code == 2
     bad = tmp_path / "bad.qcow2"
     bad.write_bytes(b"QFI\xfb" + b"\xff" * 600)
-    result = prebake("verify", bad)
-    assert result.code == 11
-    assert "Traceback" not in result.err
+    text = tmp_path / "text.qcow2"
+    text.write_text("no image at all\n" * 100)
+    for path in (bad, text):
+        result = prebake("verify", path)
+        assert result.code == 11
+        assert "is no disk image" in result.err
+        assert "Traceback" not in result.err
 
 
 def test_errors_as_json(tmp_path: Path) -> None:

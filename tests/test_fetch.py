@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from builder.errors import HostError, MediumError
-from builder.events import Event, Progress, silent
+from builder.events import Event, Note, Progress, silent
 from builder.media.fetch import fetch, newest
 
 if TYPE_CHECKING:
@@ -68,6 +68,16 @@ def test_it_is_fetched_once(server: tuple[str, Path], tmp_path: Path) -> None:
     assert steps[-1].done == steps[-1].total == len(ISO)
     (folder / NAME).unlink()
     assert fetch("24.04", "amd64", tmp_path / "cache", silent, mirror=mirror) == path
+
+
+def test_without_the_server_the_newest_fetched_before_is_used(server: tuple[str, Path], tmp_path: Path) -> None:
+    path = fetch("24.04", "amd64", tmp_path / "cache", silent, mirror=server[0])
+    events: list[Event] = []
+    gone = "http://127.0.0.1:1/"
+    assert fetch("24.04", "amd64", tmp_path / "cache", events.append, mirror=gone) == path
+    assert any(isinstance(event, Note) and event.level == "warning" for event in events)
+    with pytest.raises(MediumError, match="cannot be reached"):
+        fetch("24.04", "arm64", tmp_path / "cache", silent, mirror=gone)
 
 
 def test_another_iso_than_published_is_thrown_away(server: tuple[str, Path], tmp_path: Path) -> None:

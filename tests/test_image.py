@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import socket
+import sys
 import tarfile
 import threading
 from dataclasses import replace
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from builder.command import run
 from builder.errors import HostError, InstallError, UsageError, VerificationError
 from builder.events import silent
 from builder.image.facts import Check, checks, parse, sealed_checks
@@ -25,7 +28,7 @@ from builder.publish.manifest import manifest, sha256sums
 from builder.spec import GIB, Spec
 from builder.vm import disk
 from builder.vm.serial import LineClosedError, LineSilentError, SerialLine
-from builder.workspace import check_free, check_place, deliver, workspace
+from builder.workspace import check_free, check_place, deliver, put_aside, workspace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +63,6 @@ def wrong(facts: dict[str, str], machine_id: str | None = "f" * 32) -> list[str]
 
 def test_good_facts_pass() -> None:
     assert wrong(GOOD) == []
-    assert wrong({**GOOD, "nics": "", "addresses": ""}) == []
 
 
 @pytest.mark.parametrize(
@@ -157,20 +159,55 @@ def test_patience_follows_the_speed_of_the_host() -> None:
     assert patience(1.0, install=5, silence=2) == replace(emulated, install=5, silence=2)
 
 
-def test_what_exists_is_not_overwritten_and_what_is_replaced_is_replaced_whole(tmp_path: Path) -> None:
-    target = tmp_path / "out/vm"
-    target.mkdir(parents=True)
-    (target / "old").touch()
+def make(folder: Path, mark: str, *, ours: bool = True) -> Path:
+    folder.mkdir(parents=True)
+    (folder / mark).touch()
+    if ours:
+        (folder / "manifest.json").write_text('{"prebake": {}}')
+    return folder
+
+
+def test_what_exists_is_not_overwritten_and_what_is_replaced_is_kept_beside(tmp_path: Path) -> None:
+    target = make(tmp_path / "out/vm", "first")
     with pytest.raises(UsageError, match="exists already"):
         check_place(target, force=False)
     check_place(target, force=True)
-    with workspace(tmp_path / "out", "vm") as work:
-        made = work / "result"
-        made.mkdir()
-        (made / "new").touch()
-        deliver(made, target)
-    assert [path.name for path in target.iterdir()] == ["new"]
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["vm"]
+    for mark in ("second", "third"):
+        with workspace(tmp_path / "out", "vm") as work:
+            deliver(make(work / "result", mark), target, force=True)
+    assert (target / "third").exists()
+    assert (tmp_path / "out/vm.old/second").exists()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["vm", "vm.old"]
+    with workspace(tmp_path / "out", "vm") as work, pytest.raises(UsageError):
+        deliver(make(work / "result", "late"), target, force=False)
+
+
+def test_a_folder_of_somebody_elses_is_never_replaced(tmp_path: Path) -> None:
+    thesis = make(tmp_path / "src", "thesis.txt", ours=False)
+    with pytest.raises(UsageError, match="no image folder"):
+        check_place(thesis, force=True)
+    evidence = make(tmp_path / "made", "error.txt", ours=False)
+    with pytest.raises(OSError):
+        put_aside(evidence, thesis)
+    assert (thesis / "thesis.txt").exists()
+    older = make(tmp_path / "vm.failed", "error.txt", ours=False)
+    put_aside(evidence, older)
+    assert not evidence.exists()
+
+
+def test_an_interruption_half_way_puts_the_old_image_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, made = make(tmp_path / "vm", "good"), make(tmp_path / "made", "new")
+    rename = type(target).rename
+
+    def interrupted(path: Path, to: Path) -> Path:
+        if path == made:
+            raise KeyboardInterrupt
+        return rename(path, to)
+
+    monkeypatch.setattr(type(target), "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        deliver(made, target, force=True)
+    assert (target / "good").exists()
 
 
 def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
@@ -255,3 +292,17 @@ def test_a_torn_archive_gives_what_can_be_read(tmp_path: Path, keep: int) -> Non
 def test_a_login_prompt_is_told_from_a_greeting(said: bytes, asks: bool) -> None:
     assert bool(re.search(LOGIN, said)) == asks
     assert bool(re.search(PROMPT, said)) != asks
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="mounts a small tmpfs")
+def test_a_disk_that_fills_outside_a_machine_is_told_as_such(tmp_path: Path) -> None:
+    source, small = tmp_path / "source.qcow2", tmp_path / "small"
+    small.mkdir()
+    disk.create(source, 8 << 20)
+    run(["qemu-io", "-f", "qcow2", "-c", "write -P 7 0 8M", str(source)])
+    run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(small)])
+    try:
+        with pytest.raises(HostError, match="disk is full"):
+            disk.convert(source, small / "image.qcow2")
+    finally:
+        run(["umount", str(small)])

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from builder.spec import Spec
 
-OVERHEAD = 3 << 30
+OVERHEAD = 4 << 30
 """Bytes of the disk that need not belong to the root file system: boot loader, EFI partition, /boot with LVM."""
 OWN_NETPLAN = "01-netcfg.yaml"
 
@@ -49,8 +49,7 @@ def checks(facts: Mapping[str, str], spec: Spec) -> Iterator[Check]:
     yield Check("the user may use sudo", "sudo" in groups, " ".join(groups) or "no groups")
     yield Check("root has no password", get("root-password") == "locked", get("root-password", ""))
     yield Check("cloud-init", get("cloud-init") in {"done", "disabled"}, get("cloud-init") or "no status")
-    if get("nics"):
-        yield Check("network", bool(get("addresses")), get("addresses") or f"no address on {get('nics')}")
+    yield Check("network", bool(get("addresses")), get("addresses") or f"no address on {get('nics') or 'any card'}")
     disk, root = int(get("disk-bytes") or 0), int(get("root-bytes") or 0)
     yield Check("disk size", disk == spec.disk, f"{disk} bytes, asked for {spec.disk}")
     yield Check("entire disk used", disk - root <= OVERHEAD, f"root file system {root} of {disk} bytes")

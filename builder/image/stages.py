@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from builder.errors import InstallError, VerificationError
+from builder.errors import InstallError, StalledError, VerificationError
 from builder.events import Note, Phase
 from builder.image.facts import checks, sealed_checks
 from builder.image.session import payload_disk, session
-from builder.vm import disk
+from builder.vm import disk, firmware
 from builder.vm.qemu import Disk, Nic
 
 if TYPE_CHECKING:
@@ -80,13 +80,16 @@ def prove(
     good ones too. Raises VerificationError if the image does not come up.
     """
     overlay = site.work / "proof.qcow2"
-    disk.create(overlay, None, backing=image.absolute(), backing_format="qcow2")
+    disk.create(overlay, None, backing=image.absolute(), backing_format=disk.info(image).format)
     disks = (Disk(overlay, cache="unsafe", boot=1), payload_disk(site.work / "payload.tar"))
     stranger = replace(machine, disks=disks, nic=Nic(mac=STRANGER))
+    if machine.firmware is not None:
+        # Variables that have never seen the installer: the image must be found by its own means.
+        stranger = replace(stranger, firmware=firmware.find(machine.arch).fresh(site.work / "proof.fd"))
     try:
         with session(stranger, "proof", spec.user, site) as system:
             facts = system.facts()
-    except InstallError as error:
+    except (InstallError, StalledError) as error:
         raise VerificationError(error.message, hint=error.hint, console=error.console) from error
     finally:
         overlay.unlink(missing_ok=True)

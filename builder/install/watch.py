@@ -26,6 +26,8 @@ SETTLE = 3.0
 """How long a question must stand on the console before it counts as asked and unanswered."""
 GRACE = 30.0
 """How long a failed install may take to put itself off; it has saved its logs by then."""
+LONG = {"packages": 3, "updates": 3}
+"""Phases that fetch from the network and say nothing meanwhile: how many times the usual silence they get."""
 ENDING = 10.0
 """How long QEMU may take to say why its serial line was closed."""
 ENDED = ("guest-shutdown", "guest-reset")
@@ -84,7 +86,7 @@ class Watch:
             self._since = None
         heard = self.state.last_output
         silent = now - (self._begun if heard is None else heard)
-        limit = self._limits.first if heard is None else self._limits.silence
+        limit = self._limits.first if heard is None else self._limits.silence * LONG.get(verdict.phase or "", 1)
         if silent > limit:
             what = "Nothing at all came" if heard is None else "Nothing more came"
             raise StalledError(

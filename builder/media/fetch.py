@@ -54,6 +54,8 @@ def fetch(release: str, arch: str, cache: Path, report: Reporter, *, mirror: str
 
     ``mirror`` replaces Ubuntu's server and may contain `{release}`. HTTPS_PROXY and NO_PROXY are honoured.
 
+    Without a way to the server the newest one fetched before is used, with a warning.
+
     Raises MediumError if the server does not have it or what came is not what its SHA256SUMS says, HostError
     if the disk is full.
     """
@@ -78,12 +80,28 @@ def fetch(release: str, arch: str, cache: Path, report: Reporter, *, mirror: str
             hint="Is the release right? --iso FILE takes an ISO you have, --mirror URL another server.",
         ) from error
     except httpx.HTTPError as error:
+        old = cached(folder, release, arch)
+        if old is not None:
+            report(
+                Note(f"{base} cannot be reached: {str(error) or type(error).__name__}. Using {old.name}.", "warning")
+            )
+            return old
         raise MediumError(
             f"{base} cannot be reached: {str(error) or type(error).__name__}.",
             hint="Is there a way to the Internet (HTTPS_PROXY)? --iso FILE takes an ISO you have.",
         ) from error
     report(Note(f"Medium: {kept}"))
     return kept
+
+
+def cached(folder: Path, release: str, arch: str) -> Path | None:
+    """Return the newest ISO of ``release`` that was fetched into ``folder`` before, or None."""
+    kept = {path.name: path for path in folder.glob("*/*.iso")}
+    sums = "".join(f"{path.parent.name} *{name}\n" for name, path in kept.items())
+    try:
+        return kept[newest(sums, release, arch)[0]]
+    except MediumError:
+        return None
 
 
 def _download(client: httpx.Client, url: str, kept: Path, digest: str, report: Reporter) -> None:

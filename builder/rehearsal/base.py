@@ -84,7 +84,8 @@ def build(folder: Path, mirror: str | None) -> Base:
             hint="Install them: sudo apt-get install debian-archive-keyring",
         )
     tar = folder / "base.tar"
-    hooks = recipe.HERE / "hooks"
+    hooks = folder / "hooks"
+    shutil.copytree(recipe.HERE / "hooks", hooks)
     options = [f"--aptopt={line}" for line in apt_options()]
     options += [f"--dpkgopt={line}" for line in recipe.DPKG_OPTIONS]
     command.run(

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 MINIMAL = "ubuntu-server-minimal"
 LAYER = f"{MINIMAL}.ubuntu-server.installer"
+OPEN = "/var/tmp"  # noqa: S108 - only the parent of a folder with a name nobody can guess
+"""Where an ordinary user's mmdebstrap works: its other user ids may not look into a home folder."""
 UNLISTED = {"boot/grub/i386-pc/eltorito.img"}
 """xorriso writes its boot-info-table into this one, so that no checksum made before is right."""
 
@@ -71,12 +73,14 @@ def _base(folder: Path, report: Reporter, mirror: str | None) -> base_module.Bas
     kept = folder / f"base-{recipe.base_fingerprint()}"
     if not kept.exists():
         report(Phase("base", "Making a Debian system (a minute or two)", 0.05))
-        with tempfile.TemporaryDirectory(dir=folder, prefix="base-tmp-") as name:
+        aside = kept.with_suffix(".new")
+        shutil.rmtree(aside, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=OPEN if os.geteuid() else folder, prefix="prebake-base-") as name:
             work = Path(name)
             work.chmod(0o755)
             base_module.build(work, mirror)
-            shutil.copytree(work, kept.with_suffix(".new"), dirs_exist_ok=True)
-        kept.with_suffix(".new").rename(kept)
+            shutil.copytree(work, aside)
+        aside.rename(kept)
     return base_module.Base(kept / "base.squashfs", kept / "boot")
 
 

@@ -231,7 +231,7 @@ def _with_progress(argv: Sequence[str], what: str, total: int, report: Reporter)
         errors.seek(0)
         words = errors.read()
     if process.returncode != 0:
-        raise command.CommandError(command.Finished(tuple(argv), process.returncode, b"", words))
+        raise command.failure(command.Finished(tuple(argv), process.returncode, b"", words))
 
 
 def _percents(process: subprocess.Popen[bytes]) -> Iterator[float]:

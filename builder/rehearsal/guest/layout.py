@@ -9,7 +9,6 @@ Action = dict[str, Any]
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 UNITS = {"": 1, "B": 1, "K": KIB, "M": MIB, "G": GIB, "T": 1 << 40}
-BOOT_SIZE = 1792 * MIB
 SMALLEST_PV = 512 * MIB
 
 
@@ -31,7 +30,9 @@ def size_of(value: str | float, whole: int) -> int:
 
 def guided(layout: Action, disk: str, disk_size: int, *, uefi: bool) -> list[Action]:
     """Turn `layout: {name: direct|lvm}` into actions; an unknown name means direct, as in the real one."""
-    esp = 538 * MIB if disk_size < 12 * GIB else 1075 * MIB
+    large = disk_size >= 25 * GIB
+    esp = (1075 if large else 538 if disk_size < 12 * GIB else 952) * MIB
+    boot = (2048 if large else 1792) * MIB
     actions: list[Action] = [{"id": "disk-0", "type": "disk", "path": disk, "ptable": "gpt", "grub_device": not uefi}]
     actions.append(
         {
@@ -50,12 +51,12 @@ def guided(layout: Action, disk: str, disk_size: int, *, uefi: bool) -> list[Act
     if layout.get("name", "lvm") != "lvm":
         actions.append({"id": "part-root", "type": "partition", "device": "disk-0", "size": -1})
         return actions + _file_system("root", "part-root", "ext4", "/")
-    group = disk_size - 2 * MIB - (esp if uefi else MIB) - BOOT_SIZE
+    group = disk_size - 2 * MIB - (esp if uefi else MIB) - boot
     if group < SMALLEST_PV:
         raise StorageError("requested size larger than gap")
     return [
         *actions,
-        {"id": "part-bootfs", "type": "partition", "device": "disk-0", "size": BOOT_SIZE},
+        {"id": "part-bootfs", "type": "partition", "device": "disk-0", "size": boot},
         *_file_system("boot", "part-bootfs", "ext4", "/boot"),
         {"id": "part-pv", "type": "partition", "device": "disk-0", "size": -1},
         {"id": "vg", "type": "lvm_volgroup", "name": "ubuntu-vg", "devices": ["part-pv"]},
