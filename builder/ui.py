@@ -40,6 +40,7 @@ class Ui:
         self._weight = 0
         self._begun = time.monotonic()
         self._last = ""
+        self._drawn = 0.0
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
@@ -47,6 +48,9 @@ class Ui:
             if self._console:
                 sys.stderr.buffer.write(event.data)
                 sys.stderr.buffer.flush()
+            elif self._bar is not None and time.monotonic() - self._drawn > 1:
+                self._drawn = time.monotonic()
+                self._bar.refresh()  # the clock in it goes on while a phase lasts
         elif self._json:
             self._line(json.dumps({"event": type(event).__name__, "at": time.time(), **dataclasses.asdict(event)}))
         elif isinstance(event, Note):

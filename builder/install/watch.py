@@ -78,9 +78,7 @@ class Watch:
         verdict = self.state.verdict()
         if verdict.verdict in {"failure", "stalled"} and (verdict.final or verdict.verdict == "stalled"):
             self._since = self._since or now
-            prompt = verdict.verdict == "failure" and verdict.cause is not None
-            patience = GRACE if prompt and self._switching_off() else SETTLE
-            if now - self._since > patience:
+            if now - self._since > (GRACE if self._switching_off() else SETTLE):
                 raise failed(verdict)
         else:
             self._since = None
