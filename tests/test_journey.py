@@ -229,6 +229,25 @@ def test_a_late_command_that_fails_is_named_and_leaves_its_logs(attempt: Attempt
     assert next(attempt.logs.glob("screen.*")).stat().st_size > 500
 
 
+def test_an_install_that_reboots_on_a_medium_that_checks_itself(
+    attempt: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other way to end, early-commands on the console, and md5sum.txt as the guest sees it. About a minute."""
+    monkeypatch.setattr(pipeline, "UNCHECKED", ())
+    check = "/run/casper-md5check.json"
+    wait = f"for i in $(seq 100); do [ -e {check} ] && break; sleep 1; done; cat {check} > /dev/ttyS0"
+    told = attempt.answers.user_data.replace("shutdown: poweroff", "shutdown: reboot")
+    told = told.replace("  locale:", "  early-commands: ['echo heard-$((40+2))']\n  locale:", 1)
+    told = told.replace("late-commands:\n", f"late-commands:\n    - '{wait}'\n")
+    attempt(replace(attempt.answers, user_data=told))
+    console = (attempt.logs / "console.log").read_bytes()
+    assert b"running early commands\r\n" in console
+    assert b"\nheard-42\r\n" in console
+    assert b'"result": "pass"' in console
+    assert b"mode=REBOOT" in console
+    assert b"reboot: Restarting system" in console
+
+
 def test_storage_that_cannot_boot_is_refused_with_the_installers_words(attempt: Attempt) -> None:
     """A disk layout for the other firmware: refused before the disk is touched. Under a minute."""
     layout = '    layout:\n      name: "direct"\n'

@@ -103,7 +103,7 @@ def session(spec: MachineSpec, name: str, user: User, site: Site) -> Iterator[Se
         shell = RootShell(line, user=user.name, password=user.password)
         try:
             report(Phase("boot", "Booting the installed system", 0.0))
-            seconds = shell.log_in(boot_seconds=limits.boot, seconds=limits.answer)
+            seconds = shell.log_in(first_seconds=limits.first, boot_seconds=limits.boot, seconds=limits.answer)
             report(Phase("login", f"Logged in as {user.name}", 0.6))
             shell.must(["mkdir", "-m", "0700", "-p", SCRIPTS], seconds=limits.answer)
             device = f"/dev/disk/by-id/virtio-{PAYLOAD}"

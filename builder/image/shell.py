@@ -56,14 +56,18 @@ class RootShell:
         self._mark = secrets.token_hex(6)
         self._count = 0
 
-    def log_in(self, *, boot_seconds: float, seconds: float) -> float:
-        """Wait up to ``boot_seconds`` for the login prompt, log in, become root.
+    def log_in(self, *, first_seconds: float, boot_seconds: float, seconds: float) -> float:
+        """Wait for the login prompt, log in, become root.
+
+        The first byte may take ``first_seconds``: a disk that does not boot says nothing here. The prompt may
+        take ``boot_seconds`` more.
 
         Returns how many seconds it took until the prompt. Raises InstallError if the system does not start,
         the password is refused or the user may not become root, StalledError if an answer takes longer than
         ``seconds``, MachineError if the machine ends.
         """
         begun = time.monotonic()
+        self._wait([rb"(?s)."], first_seconds, "A single word from the disk's boot loader, kernel or system")
         self._wait([LOGIN], boot_seconds, "The login prompt")
         waited = time.monotonic() - begun
         for _ in range(LOGIN_TRIES):
