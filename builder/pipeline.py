@@ -138,7 +138,7 @@ def build_image(job: Job, report: Reporter) -> Path:
                 stages.refuse_bad(done)
             with story.stage("publish", "Writing manifest and checksums"):
                 details = describe(job, medium, probe.name, info, seen=(seen, again), story=story)
-                mask_logs(logs, (answers.password_hash, job.spec.user.password))
+                mask_logs(logs, (answers.password_hash,), job.spec.user.password)
                 publish(job, medium, image, details)
                 deliver(work / "result", job.target, force=job.force)
         except TELLING as error:
@@ -312,8 +312,9 @@ def keep_evidence(job: Job, work: Path, answers: Answers | None, story: Story, e
     evidence.write_report(logs, error.message, story.trace.verdict, story.trace.argv, story.trace.said)
     if job.keep and (work / "disk.qcow2").exists():
         (work / "disk.qcow2").rename(logs / "disk.qcow2")
-    mask_logs(logs, (*secrets, job.spec.user.password))
-    error.console = tuple(line.replace(job.spec.user.password, answers_module.MASK) for line in error.console)
+    mask_logs(logs, secrets, job.spec.user.password)
+    typed = (evidence.masked_typed(line.encode(), job.spec.user.password) for line in error.console)
+    error.console = tuple(line.decode() for line in typed)
     failed = job.output / f"{job.spec.name}.failed"
     try:
         put_aside(logs, failed)
@@ -323,10 +324,10 @@ def keep_evidence(job: Job, work: Path, answers: Answers | None, story: Story, e
     error.evidence = failed
 
 
-def mask_logs(logs: Path, secrets: tuple[str, ...]) -> None:
+def mask_logs(logs: Path, secrets: tuple[str, ...], password: str) -> None:
     """Mask secrets in the recorded consoles: a terminal can echo what was typed while it changed its mode."""
     for path in logs.glob("*.log"):
         data = path.read_bytes()
-        clean = evidence.masked(data, secrets)
+        clean = evidence.masked_typed(evidence.masked(data, secrets), password)
         if clean != data:
             path.write_bytes(clean)

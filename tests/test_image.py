@@ -22,7 +22,7 @@ from builder.image.facts import Check, checks, parse, sealed_checks
 from builder.image.session import payload
 from builder.image.shell import LOGIN, PROMPT
 from builder.image.stages import compact, refuse_bad
-from builder.install.evidence import unpack_guest_logs
+from builder.install.evidence import masked_typed, unpack_guest_logs
 from builder.install.patience import patience
 from builder.publish.manifest import manifest, sha256sums
 from builder.spec import GIB, Spec
@@ -265,6 +265,14 @@ def test_guest_logs_are_unpacked_with_secrets_masked_and_nothing_outside(tmp_pat
     assert (out / "var/log/installer/debug.log").read_bytes() == b"hash ******** end"
     assert not archive.exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def test_an_echoed_password_is_masked_and_an_ordinary_word_is_not() -> None:
+    console = b"ubuntu login: ubuntu\r\nPassword: ubuntu\r\nWelcome to ubuntu now\r\nubuntu\r\nubuntu@vm:~$ ubuntu\r\n"
+    shown = masked_typed(console, "ubuntu").split(b"\r\n")
+    assert shown[1:] == [b"Password: ********", b"Welcome to ubuntu now", b"********", b"ubuntu@vm:~$ ********", b""]
+    assert masked_typed(console, "") == console
+    assert masked_typed(b"a: $6$x", "$6$x") == b"a: ********"
 
 
 @pytest.mark.parametrize("keep", [0, 1, 60, 200])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import shlex
 import tarfile
 from pathlib import Path, PurePosixPath
@@ -49,6 +50,17 @@ def masked(data: bytes, secrets: Iterable[str]) -> bytes:
         if secret:
             data = data.replace(secret.encode(), b"********")
     return data
+
+
+def masked_typed(data: bytes, password: str) -> bytes:
+    """Return a console's ``data`` with ``password`` masked where a terminal echoed it: at a line's end, after a prompt.
+
+    Elsewhere the same letters are no secret, for a password can be an ordinary word.
+    """
+    if not password:
+        return data
+    typed = rb"(?m)(^|[:$#>]\s?)" + re.escape(password.encode()) + rb"(?=\s*$)"
+    return re.sub(typed, rb"\1********", data)
 
 
 def write_report(
