@@ -145,7 +145,7 @@ def render(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
 
 @cli.command()
 @click.option("-o", "--output", type=FILE, help="Copy the medium here.  [default: it stays in the cache]")
-@click.option("--mirror", metavar="URL", help="Debian's mirror.  [default: this host's own, or debian.example]")
+@click.option("--mirror", metavar="URL", help="Debian's mirror.  [default: this host's own, or mmdebstrap's]")
 @click.option("--plain", is_flag=True, help="Let the kernel talk on the console, as on Ubuntu's own ISO.")
 @click.option(
     "--users",

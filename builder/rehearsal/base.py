@@ -38,9 +38,9 @@ class Base:
 
 
 def sources(mirror: str | None) -> list[str]:
-    """Return apt source lines for the suite: from ``mirror``, from this host if it runs the suite, or Debian's.
+    """Return apt source lines for the suite: from ``mirror``, from this host if it runs the suite, or none.
 
-    ``mirror`` replaces the archive and is asked for nothing else.
+    ``mirror`` replaces the archive and is asked for nothing else. With none, mmdebstrap takes the one it knows.
     """
     if mirror:
         return [f"deb {mirror} {recipe.SUITE} main"]
@@ -52,13 +52,7 @@ def sources(mirror: str | None) -> list[str]:
             uri, codename, origin, component = row.split("|")
             if origin == "Debian" and codename.split("-")[0] == recipe.SUITE and component == "main":
                 listed.append(f"deb {uri} {codename} main")
-    if any(f" {recipe.SUITE} " in line for line in listed):
-        return listed
-    return [
-        f"deb {recipe.MIRROR} {recipe.SUITE} main",
-        f"deb {recipe.MIRROR} {recipe.SUITE}-updates main",
-        f"deb {recipe.SECURITY} {recipe.SUITE}-security main",
-    ]
+    return listed if any(f" {recipe.SUITE} " in line for line in listed) else []
 
 
 def apt_options() -> list[str]:

@@ -10,8 +10,6 @@ VERSION = "24.04.3"
 """The point release whose flow is rehearsed: the user is created at first boot, two kernels in the menu."""
 VOLUME_ID = f"Rehearsal-Server {VERSION} amd64"
 DISK_INFO = f'Rehearsal-Server {VERSION} "Debian {SUITE} underneath" - Release amd64'
-MIRROR = "http://debian.example/debian"
-SECURITY = "http://debian.example/debian-security"
 
 HERE = Path(__file__).parent
 

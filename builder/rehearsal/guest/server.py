@@ -10,6 +10,7 @@ import time
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from . import answers as answers_module
 from . import target
@@ -106,17 +107,23 @@ class Server:
                 self.actions, self.chosen = plan(self.answers)
 
     def test_mirror(self) -> None:
-        """With a default route, try the mirror; what an unusable one means is the answers' choice."""
+        """With a default route, try the mirror the answers name; what an unusable one means is their choice.
+
+        This medium knows no mirror of its own.
+        """
         routes = Path("/proc/net/route").read_text().splitlines()[1:]
         if not any(row.split()[1] == "00000000" for row in routes):
             return
-        for _ in range(MIRROR_TRIES):
-            try:
-                socket.create_connection(("debian.example", 80), timeout=5).close()
-            except OSError:
-                continue
-            return
-        if self.answers.get("apt", {}).get("fallback", "offline-install") == "abort":
+        apt = self.answers.get("apt", {})
+        for row in apt.get("mirror-selection", {}).get("primary", apt.get("primary", [])):
+            place = urlsplit(str(row.get("uri", "")) if isinstance(row, dict) else "")
+            for _ in range(MIRROR_TRIES if place.hostname else 0):
+                try:
+                    socket.create_connection((place.hostname, place.port or 80), timeout=5).close()
+                except OSError:
+                    continue
+                return
+        if apt.get("fallback", "offline-install") == "abort":
             raise AnswersError("aborting install since no mirror is usable")
 
     def install(self) -> None:
