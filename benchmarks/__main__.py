@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builder import command, pipeline
+from builder import boot, command, pipeline
 from builder.events import silent
 from builder.media.image import inspect
 from builder.rehearsal.build import rehearsal_iso
@@ -40,7 +40,7 @@ def remaster(iso: Path, work: Path) -> None:
     """Time the ways to a remastered medium, in turn."""
     spec = Spec(name="bench")
     medium = inspect(iso)
-    answers = pipeline.answers_for(spec, medium)
+    answers = boot.answers_for(spec, medium)
     data = work / "user-data"
     data.write_text(answers.user_data)
     out = work / "out.iso"
@@ -55,7 +55,7 @@ def remaster(iso: Path, work: Path) -> None:
         # fmt: on
 
     ways: dict[str, Callable[[], object]] = {
-        "thin overlay (prebake image)": lambda: pipeline.boot_medium(medium, answers, work / "overlay.qcow2", silent),
+        "thin overlay (prebake image)": lambda: boot.boot_medium(medium, answers, work / "overlay.qcow2", silent),
         "whole file (prebake iso)": lambda: pipeline.write_remastered_iso(spec, iso, out, silent, force=True),
         "plain copy": lambda: shutil.copyfile(iso, out),
         "xorriso replay": replay,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from builder import __version__, doctor, pipeline
+from builder import __version__, boot, doctor, pipeline
 from builder.autoinstall.password import hash_password
 from builder.autoinstall.render import render as render_answers
 from builder.errors import HostError, MediumError, UsageError, VerificationError
@@ -25,6 +25,7 @@ from builder.media.remaster import changed_sectors
 from builder.rehearsal.build import rehearsal_iso
 from builder.spec import Spec, User, check
 from builder.store import cache_folder
+from builder.story import Job
 from builder.talk import options, talking
 from builder.vm import accel, disk
 from builder.workspace import check_place, existing_parent
@@ -94,7 +95,7 @@ def image(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
         accel.choose(given["accel"], given["arch"], silent)
     iso = iso_of(given, ui)
     spec = spec_of(given, early or name_of(iso))
-    job = pipeline.Job(
+    job = Job(
         spec=spec,
         iso=iso,
         output=given["output"],
@@ -139,7 +140,7 @@ def render(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
     spec = spec_of(given, "render")
     check(spec)
     hashed = hash_password(spec.user.password)
-    answers = render_answers(spec, password_hash=hashed, tty=pipeline.SERIAL[given["arch"]])
+    answers = render_answers(spec, password_hash=hashed, tty=boot.SERIAL[given["arch"]])
     ui.result((answers.user_data if given["show_hash"] else answers.masked()).rstrip("\n"))
 
 

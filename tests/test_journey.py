@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from builder import pipeline
+from builder import boot, pipeline
 from builder.autoinstall.password import hash_password
 from builder.autoinstall.render import KERNEL_ARGUMENTS, render
 from builder.command import run
@@ -37,6 +37,7 @@ from builder.media.image import inspect
 from builder.rehearsal.build import rehearsal_iso
 from builder.spec import GIB, Spec
 from builder.store import cache_folder
+from builder.story import Job
 from builder.vm import accel, disk
 from builder.vm.qemu import Disk
 from tests.command_line import PREBAKE, environment, prebake
@@ -137,7 +138,7 @@ def test_it_logs_in_on_the_serial_port_and_on_the_screen(built: tuple[Path, str,
     overlay = tmp_path / "overlay.qcow2"
     disk.create(overlay, None, backing=built[0], backing_format="qcow2")
     disks = (Disk(overlay, boot=1), payload_disk(tmp_path / "payload.tar"))
-    machine = replace(pipeline.plain_machine(SPEC, "amd64", accel.choose("auto", "amd64").name, tmp_path), disks=disks)
+    machine = replace(boot.plain_machine(SPEC, "amd64", accel.choose("auto", "amd64").name, tmp_path), disks=disks)
     with session(machine, "hand", SPEC.user, Site(tmp_path, tmp_path, limits, silent)) as system:
 
         def screen(words: str) -> str:
@@ -169,7 +170,7 @@ def test_an_image_that_is_not_sealed_fails_its_proof(
     disk.create(spoiled, None, backing=built[0], backing_format="qcow2")
     probe = accel.choose("auto", "amd64")
     disks = (Disk(spoiled, boot=1), payload_disk(tmp_path / "payload.tar"))
-    machine = replace(pipeline.plain_machine(SPEC, "amd64", probe.name, tmp_path), disks=disks)
+    machine = replace(boot.plain_machine(SPEC, "amd64", probe.name, tmp_path), disks=disks)
     with session(machine, "spoil", SPEC.user, Site(tmp_path, tmp_path, patience(probe.speed), silent)) as system:
         system.shell.must(["mkdir", "/var/log/installer"], seconds=60)
         system.shell.must(["passwd", "-d", "root"], seconds=60)
@@ -194,11 +195,11 @@ class Attempt:
 
     def __call__(self, answers: Answers) -> None:
         probe = accel.choose("auto", "amd64")
-        overlay = pipeline.boot_medium(self.iso, answers, self.folder / "medium.qcow2", silent)
+        overlay = boot.boot_medium(self.iso, answers, self.folder / "medium.qcow2", silent)
         target = self.folder / "disk.qcow2"
         disk.create(target, SPEC.disk)
-        machine = pipeline.plain_machine(SPEC, "amd64", probe.name, self.folder)
-        spec = pipeline.installer(machine, SPEC, overlay, target, self.folder / "guest-logs.tgz")
+        machine = boot.plain_machine(SPEC, "amd64", probe.name, self.folder)
+        spec = boot.installer(machine, SPEC, overlay, target, self.folder / "guest-logs.tgz")
         site = Site(self.folder, self.logs, patience(probe.speed), silent)
         install(spec, answers.token, site, trace=self.trace)
 
@@ -233,7 +234,7 @@ def test_an_install_that_reboots_on_a_medium_that_checks_itself(
     attempt: Attempt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other way to end, early-commands on the console, and md5sum.txt as the guest sees it. About a minute."""
-    monkeypatch.setattr(pipeline, "UNCHECKED", ())
+    monkeypatch.setattr(boot, "UNCHECKED", ())
     check = "/run/casper-md5check.json"
     wait = f"for i in $(seq 100); do [ -e {check} ] && break; sleep 1; done; cat {check} > /dev/ttyS0"
     told = attempt.answers.user_data.replace("shutdown: poweroff", "shutdown: reboot")
@@ -373,7 +374,7 @@ def test_a_disk_that_fills_during_the_install(iso: Path, tmp_path: Path, monkeyp
     run(["mount", "-t", "tmpfs", "-o", "size=150m", "tmpfs", str(small)])
     monkeypatch.setattr(pipeline, "check_free", lambda *_: None)
     try:
-        job = pipeline.Job(spec=replace(SPEC, name="x"), iso=iso, output=small / "output")
+        job = Job(spec=replace(SPEC, name="x"), iso=iso, output=small / "output")
         with pytest.raises(PrebakeError) as caught:
             pipeline.build_image(job, silent)
         left = list(small.iterdir())

@@ -1,0 +1,95 @@
+"""What a build leaves: beside the image what it is, after a failure what tells why."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from builder import __version__, command
+from builder.events import Note
+from builder.install import evidence
+from builder.publish.manifest import manifest, sha256sums, write_manifest
+from builder.vm.qemu import program
+from builder.workspace import put_aside
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from builder.autoinstall.render import Answers
+    from builder.errors import PrebakeError
+    from builder.image.stages import Seen
+    from builder.media.image import Medium
+    from builder.story import Job, Story
+    from builder.vm import disk
+
+
+def describe(
+    job: Job, medium: Medium, accelerator: str, info: disk.Info, *, seen: tuple[Seen, Seen], story: Story
+) -> dict[str, Any]:
+    """Return what the manifest says beyond Packer's: inputs, tools, times, sizes. Nothing secret."""
+    first, again = seen
+    spec = asdict(job.spec)
+    spec["user"] = {"name": job.spec.user.name, "full_name": job.spec.user.full_name}
+    return {
+        "version": __version__,
+        "spec": spec,
+        "medium": {
+            "file": medium.path.name,
+            "volume_id": medium.volume_id,
+            "info": medium.disk_info,
+            "size": medium.size,
+        },
+        "accelerator": accelerator,
+        "qemu": qemu_version(medium.arch or "amd64"),
+        "seconds": story.seconds,
+        "login_seconds": {"first": round(first.seconds, 1), "again": round(again.seconds, 1)},
+        "image": {"virtual_size": info.size, "size": info.allocated, "compression": info.compression},
+        "system": {key: again.facts.get(key) for key in ("system", "kernel", "firmware", "cmdline")},
+    }
+
+
+def qemu_version(arch: str) -> str:
+    """Return the first line of what QEMU says of its version."""
+    return command.run([program(arch), "--version"]).stdout.decode().splitlines()[0]
+
+
+def publish(job: Job, medium: Medium, image: Path, details: dict[str, Any]) -> None:
+    """Write manifest.json and SHA256SUMS beside the image; SOURCE_DATE_EPOCH is its time of making, if set."""
+    place = image.parent
+    built = int(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
+    value = manifest(job.spec.name, [image], built=built, arch=medium.arch or "amd64", details=details)
+    write_manifest(place / "manifest.json", value)
+    (place / "SHA256SUMS").write_text(sha256sums([image, place / "manifest.json"]))
+
+
+def keep_evidence(job: Job, work: Path, answers: Answers | None, story: Story, error: PrebakeError) -> None:
+    """Put what tells why the build failed into ``NAME.failed``, and say so in the error."""
+    logs = work / "result/logs"
+    secrets = (answers.password_hash,) if answers else ()
+    evidence.unpack_guest_logs(work / "guest-logs.tgz", logs / "guest", secrets)
+    if answers is not None:
+        (logs / "user-data").write_text(answers.masked())
+    evidence.write_report(logs, error.message, story.trace.verdict, story.trace.argv, story.trace.said)
+    if job.keep and (work / "disk.qcow2").exists():
+        (work / "disk.qcow2").rename(logs / "disk.qcow2")
+    mask_logs(logs, secrets, job.spec.user.password)
+    typed = (evidence.masked_typed(line.encode(), job.spec.user.password) for line in error.console)
+    error.console = tuple(line.decode() for line in typed)
+    failed = job.output / f"{job.spec.name}.failed"
+    try:
+        put_aside(logs, failed)
+    except OSError as trouble:
+        story.report(Note(f"The evidence could not be kept in {failed}: {trouble}", "warning"))
+        return
+    error.evidence = failed
+
+
+def mask_logs(logs: Path, secrets: tuple[str, ...], password: str) -> None:
+    """Mask secrets in the recorded consoles: a terminal can echo what was typed while it changed its mode."""
+    for path in logs.glob("*.log"):
+        data = path.read_bytes()
+        clean = evidence.masked_typed(evidence.masked(data, secrets), password)
+        if clean != data:
+            path.write_bytes(clean)

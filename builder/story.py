@@ -1,0 +1,60 @@
+"""What a build is asked for, and what has happened in it so far."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from builder.events import StageFinished, StageStarted
+from builder.install.stage import Trace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from builder.events import Reporter
+    from builder.spec import Spec
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to make: what, from which ISO, where to, and how."""
+
+    spec: Spec
+    iso: Path
+    output: Path
+    accel: str = "auto"
+    force: bool = False
+    keep: bool = False
+    install_seconds: float | None = None
+    silent_seconds: float | None = None
+
+    @property
+    def target(self) -> Path:
+        """The folder of the finished image."""
+        return self.output / self.spec.name
+
+    @property
+    def image(self) -> Path:
+        """The finished image."""
+        return self.target / f"{self.spec.name}.qcow2"
+
+
+@dataclass
+class Story:
+    """What has happened so far: how long each stage took, and what the evidence will need."""
+
+    report: Reporter
+    seconds: dict[str, float] = field(default_factory=dict)
+    trace: Trace = field(default_factory=Trace)
+
+    @contextmanager
+    def stage(self, name: str, title: str) -> Iterator[None]:
+        """Report and time one stage."""
+        self.report(StageStarted(name, title))
+        begun = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - begun, 2)
+        self.report(StageFinished(name, title, self.seconds[name]))
