@@ -108,6 +108,10 @@ def test_it_ends_with_the_images_path_and_everything_beside_it(built: tuple[Path
     console = (place / "logs/console.log").read_bytes()
     assert b"subiquity/Install/install/curtin_install" in console
     assert b"prebake-sentinel:installed:" in console
+    assert b" login: " in (place / "logs/first-boot.log").read_bytes()
+    proof = (place / "logs/proof.log").read_bytes()
+    assert b" login: " in proof
+    assert b"installer-logs=absent" in proof
 
 
 def test_the_password_is_nowhere(built: tuple[Path, str, str]) -> None:
