@@ -19,6 +19,7 @@ BOOT_FILES = {
     "initrd": r"boot/initrd\.img-.*",
     "boot_hybrid.img": r"usr/lib/grub/i386-pc/boot_hybrid\.img",
     "eltorito.img": r"usr/lib/grub/i386-pc/eltorito\.img",
+    "unicode.pf2": r"usr/share/grub/unicode\.pf2",
     "shimx64.efi": r"usr/lib/shim/shimx64\.efi\.signed",
     "mmx64.efi": r"usr/lib/shim/mmx64\.efi(\.signed)?",
     "gcdx64.efi": r"usr/lib/grub/x86_64-efi-signed/gcdx64\.efi\.signed",

@@ -80,7 +80,7 @@ DPKG_OPTIONS = (
 def base_fingerprint() -> str:
     """Return a key for the system's tree: it changes with the packages and what is done to them."""
     parts = [SUITE, *PACKAGES, *DPKG_OPTIONS]
-    parts += [path.read_text() for path in sorted((HERE / "hooks").iterdir())]
+    parts += [path.read_text() for path in (HERE / "base.py", *sorted((HERE / "hooks").iterdir()))]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
