@@ -89,7 +89,7 @@ def arrange(tree: Path, made: base_module.Base, *, quiet: bool, create_users: st
     for name in (
         "casper",
         ".disk",
-        "boot/grub",
+        "boot/grub/fonts",
         "EFI/boot",
         "dists/stable",
         "pool/main",
@@ -112,6 +112,7 @@ def arrange(tree: Path, made: base_module.Base, *, quiet: bool, create_users: st
     for target in ("i386-pc", "x86_64-efi"):
         shutil.copytree(made.boot / target, grub / target)
     shutil.copyfile(made.boot / "eltorito.img", grub / "i386-pc/eltorito.img")
+    shutil.copyfile(made.boot / "unicode.pf2", grub / "fonts/unicode.pf2")
     for source, name in (("shimx64", "bootx64"), ("gcdx64", "grubx64"), ("mmx64", "mmx64")):
         shutil.copyfile(made.boot / f"{source}.efi", tree / f"EFI/boot/{name}.efi")
     disk = tree / ".disk"
