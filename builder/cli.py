@@ -117,6 +117,9 @@ def image(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
 @talking
 def iso(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
     """Write the ISO with the answers inside, for a stick, a disc or bare metal; print its path."""
+    check(spec_of(given, "iso"))
+    if given["output"] is not None and not given["diff"]:
+        check_place(given["output"], force=given["force"])
     source = iso_of(given, ui)
     name = name_of(source)
     spec = spec_of(given, name)

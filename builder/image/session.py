@@ -13,7 +13,7 @@ from builder.errors import InstallError, MachineError, PrebakeError, StalledErro
 from builder.events import ConsoleOutput, Phase
 from builder.image.facts import parse
 from builder.image.shell import RootShell
-from builder.install.watch import disk_trouble
+from builder.install.watch import ENDING, disk_trouble
 from builder.resources import templates
 from builder.vm.machine import Machine
 from builder.vm.qemu import Disk, MachineSpec
@@ -77,9 +77,11 @@ class Session:
         while self.machine.poll().running:
             if waited > self.limits.answer:
                 raise StalledError("The system did not power off.", console=self.line.tail())
-            with contextlib.suppress(LineClosedError):
+            try:
                 waited += 0.5 if not self.line.read_line(0.5) else 0.0
-        state = self.machine.poll()
+            except LineClosedError:
+                break
+        state = self.machine.wait_shutdown(ENDING)
         if state.kind == "io-error":
             raise disk_trouble(state)
         if state.reason != "guest-shutdown":

@@ -76,8 +76,8 @@ def prove(
 ) -> tuple[Seen, list[Check]]:
     """Boot a throw-away overlay of the final image as a stranger would, on a card it does not know; look at it.
 
-    The image itself is only read. Returns all checks,
-    good ones too. Raises VerificationError if the image does not come up.
+    The image itself is only read. Returns all checks, good ones too. Raises VerificationError if the image does
+    not come up.
     """
     overlay = site.work / "proof.qcow2"
     disk.create(overlay, None, backing=image.absolute(), backing_format=disk.info(image).format)
