@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from builder import __version__, boot, doctor, pipeline
+from builder import __version__, boot, cli_media, doctor, pipeline
 from builder.autoinstall.password import hash_password
 from builder.autoinstall.render import render as render_answers
-from builder.errors import HostError, MediumError, UsageError, VerificationError
+from builder.cli_media import FILE, MEDIUM, medium_of
+from builder.errors import HostError, UsageError, VerificationError
 from builder.events import silent
 from builder.image.facts import Check
 from builder.install.explain import explain as explain_console
-from builder.media.fetch import fetch
 from builder.media.image import inspect
 from builder.media.remaster import changed_sectors
 from builder.rehearsal.build import rehearsal_iso
@@ -33,9 +33,7 @@ from builder.workspace import check_place, existing_parent
 if TYPE_CHECKING:
     from builder.ui import Ui
 
-DEFAULT_RELEASE = "24.04"
 PASSWORD = "PREBAKE_PASSWORD"  # noqa: S105 - the name of a variable
-FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 MACHINE = options(
@@ -50,13 +48,6 @@ MACHINE = options(
     click.option("--keyboard", help="Keyboard layout.  [default: us]"),
     click.option("--timezone", help="Time zone.  [default: UTC]"),
 )
-MEDIUM = options(
-    click.option("--iso", type=FILE, help="A live-server ISO you have."),
-    click.option("--medium", type=click.Choice(["rehearsal"]), help="The rehearsal medium, made on the spot."),
-    click.option("--release", default=DEFAULT_RELEASE, show_default=True, help="Fetch this release's newest ISO."),
-    click.option("--arch", type=click.Choice(["amd64", "arm64"]), default="amd64", show_default=True),
-    click.option("--mirror", metavar="URL", help="Fetch from here; {release} is filled in."),
-)
 ACCEL = click.option(
     "--accel", type=click.Choice(["auto", "kvm", "hvf", "whpx", "tcg"]), default="auto", show_default=True
 )
@@ -68,6 +59,10 @@ CPUS = click.option("--cpus", type=click.IntRange(1), default=2, show_default=Tr
 @click.version_option(__version__, prog_name="prebake")
 def cli() -> None:
     """Turn an Ubuntu live-server ISO into a ready disk image, unattended."""
+
+
+cli.add_command(cli_media.releases_command)
+cli.add_command(cli_media.cache_group)
 
 
 @cli.command()
@@ -93,19 +88,19 @@ def image(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
         check_place(given["output"] / early, force=given["force"])
     if given["iso"] is None:
         accel.choose(given["accel"], given["arch"], silent)
-    iso = iso_of(given, ui)
-    spec = spec_of(given, early or name_of(iso))
-    job = Job(
-        spec=spec,
-        iso=iso,
-        output=given["output"],
-        accel=given["accel"],
-        force=given["force"],
-        keep=given["keep"],
-        install_seconds=given["timeout"],
-        silent_seconds=given["stall_timeout"],
-    )
-    ui.result(str(pipeline.build_image(job, ui)))
+    with medium_of(given, ui) as medium:
+        job = Job(
+            spec=spec_of(given, early or name_of(medium.path)),
+            iso=medium.path,
+            origin=medium.origin,
+            output=given["output"],
+            accel=given["accel"],
+            force=given["force"],
+            keep=given["keep"],
+            install_seconds=given["timeout"],
+            silent_seconds=given["stall_timeout"],
+        )
+        ui.result(str(pipeline.build_image(job, ui)))
 
 
 @cli.command()
@@ -120,17 +115,18 @@ def iso(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
     check(spec_of(given, "iso"))
     if given["output"] is not None and not given["diff"]:
         check_place(given["output"], force=given["force"])
-    source = iso_of(given, ui)
-    name = name_of(source)
-    spec = spec_of(given, name)
-    if given["diff"]:
-        for sectors in changed_sectors(pipeline.remaster_patch(spec, source, ui)):
-            ui.result(f"{sectors.start}-{sectors.stop - 1}")
-        return
-    target = given["output"] or Path("output") / f"{name}-autoinstall.iso"
-    if target.exists() and target.samefile(source):
-        raise UsageError(f"{target} is the source itself.", hint="Name another file with -o.")
-    ui.result(str(pipeline.write_remastered_iso(spec, source, target, ui, force=given["force"])))
+    with medium_of(given, ui, count=False) as medium:
+        source = medium.path
+        name = name_of(source)
+        spec = spec_of(given, name)
+        if given["diff"]:
+            for sectors in changed_sectors(pipeline.remaster_patch(spec, source, ui)):
+                ui.result(f"{sectors.start}-{sectors.stop - 1}")
+            return
+        target = given["output"] or Path("output") / f"{name}-autoinstall.iso"
+        if target.exists() and target.samefile(source):
+            raise UsageError(f"{target} is the source itself.", hint="Name another file with -o.")
+        ui.result(str(pipeline.write_remastered_iso(spec, source, target, ui, force=given["force"])))
 
 
 @cli.command()
@@ -271,20 +267,6 @@ def password_of(path: Path | None) -> str | None:
         return path.read_text().rstrip("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"The password file {path} cannot be read: {error}.") from error
-
-
-def iso_of(given: dict[str, Any], ui: Ui) -> Path:
-    """Return the ISO that the options name: one at hand, the rehearsal medium, or one fetched now."""
-    if given["iso"] is not None:
-        if given["medium"] is not None:
-            raise UsageError("--iso and --medium exclude each other.", hint="Give one of them.")
-        path: Path = given["iso"]
-        if not path.exists():
-            raise MediumError(f"There is no ISO at `{path}`.", hint="Look at the path; without --iso one is fetched.")
-        return path
-    if given["medium"] == "rehearsal":
-        return rehearsal_iso(cache_folder(), ui, mirror=given["mirror"])
-    return fetch(given["release"], given["arch"], cache_folder(), ui, mirror=given["mirror"])
 
 
 def name_of(path: Path) -> str:

@@ -40,6 +40,7 @@ def describe(
             "volume_id": medium.volume_id,
             "info": medium.disk_info,
             "size": medium.size,
+            "origin": job.origin.to_json(),
         },
         "accelerator": accelerator,
         "qemu": qemu_version(medium.arch or "amd64"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from builder.events import StageFinished, StageStarted
 from builder.install.stage import Trace
+from builder.media.source.origin import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +26,7 @@ class Job:
     spec: Spec
     iso: Path
     output: Path
+    origin: Origin = field(default_factory=Origin)
     accel: str = "auto"
     force: bool = False
     keep: bool = False

@@ -58,7 +58,7 @@ def talking(function: Function) -> Function:
         try:
             function(ui, **given)
         except (KeyboardInterrupt, Interrupted):
-            ui.error(Interrupted("Interrupted. Nothing is left running and nothing half-made was kept."))
+            ui.error(Interrupted("Interrupted. Nothing is left running, and no result is left half-made."))
             sys.exit(Interrupted.exit_code)
         except PrebakeError as error:
             ui.error(error)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 WEIGHTS = {"medium": 2, "remaster": 2, "install": 50, "settle": 22, "compact": 4, "prove": 18, "publish": 2}
 """The parts of a build that its stages take, in percent: what the bar is drawn by."""
+PACE = 30.0
+"""Seconds between two lines about a long transfer where there is no bar."""
 RED, YELLOW, DIM, PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[2m", "\x1b[0m"
 
 
@@ -41,6 +43,9 @@ class Ui:
         self._begun = time.monotonic()
         self._last = ""
         self._drawn = 0.0
+        self._moving: str | None = None
+        self._told: tuple[str, float] = ("", 0.0)
+        self._pacing: tuple[str, float, int, float] | None = None
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
@@ -52,6 +57,8 @@ class Ui:
                 self._drawn = time.monotonic()
                 self._bar.refresh()  # the clock in it goes on while a phase lasts
         elif self._json:
+            if isinstance(event, Progress) and self._too_soon(event):
+                return
             self._line(json.dumps({"event": type(event).__name__, "at": time.time(), **dataclasses.asdict(event)}))
         elif isinstance(event, Note):
             self._note(event)
@@ -67,6 +74,7 @@ class Ui:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+            self._moving = None
 
     def say(self, text: str) -> None:
         """Write a line for a person."""
@@ -114,6 +122,8 @@ class Ui:
 
     def _stage(self, event: StageStarted | StageFinished) -> None:
         if isinstance(event, StageStarted):
+            if self._moving is not None:
+                self.close()
             self._weight = WEIGHTS.get(event.stage, 0)
             if self._bars and self._bar is None:
                 shape = "{percentage:3.0f}%|{bar:24}| {elapsed} {desc}"
@@ -134,16 +144,54 @@ class Ui:
 
     def _progress(self, event: Progress) -> None:
         part = event.done / event.total if event.total else 0.0
-        if self._bar is not None:
+        if self._bar is not None and self._moving is None:
             self._move(part, event.what)
         elif self._bars:
-            self._bar = tqdm(total=event.total, unit=event.unit, unit_scale=True, file=sys.stderr, leave=False)
-            self._bar.set_description_str(event.what)
-        if self._bar is not None and self._bar.unit == event.unit:
-            self._bar.n = event.done
-            self._bar.refresh()
-            if event.done >= event.total:
-                self.close()
+            self._transfer(event)
+        elif not (self._quiet or self._console):
+            self._pace(event)
+
+    def _transfer(self, event: Progress) -> None:
+        """Show one long transfer in a bar of its own, with its rate and what is left."""
+        if self._bar is not None and (self._moving != event.what or event.done < self._bar.n):
+            self.close()  # another one, or the same anew
+        if self._bar is None:
+            self._moving = event.what
+            self._bar = tqdm(
+                desc=event.what,
+                total=event.total or None,
+                initial=event.done,  # what an earlier run has fetched is no rate of this one
+                unit=event.unit,
+                unit_scale=True,
+                file=sys.stderr,
+                leave=False,
+                dynamic_ncols=True,
+            )
+        self._bar.update(event.done - self._bar.n)
+        if event.total and event.done >= event.total:
+            self.close()
+
+    def _too_soon(self, event: Progress) -> bool:
+        """Say whether a transfer was told of within the last second; its end never is too soon."""
+        now = time.monotonic()
+        if self._told[0] == event.what and now - self._told[1] < 1 and event.done != event.total:
+            return True
+        self._told = (event.what, now)
+        return False
+
+    def _pace(self, event: Progress) -> None:
+        """Where there is no bar, say every half a minute how far a long transfer is, how fast, and what is left."""
+        now = time.monotonic()
+        if self._pacing is None or self._pacing[0] != event.what or event.done < self._pacing[2]:
+            self._pacing = (event.what, now, event.done, now)
+        _, begun, first, last = self._pacing
+        if now - last < PACE:
+            return
+        self._pacing = (event.what, begun, first, now)
+        rate = (event.done - first) / (now - begun)
+        rest = tqdm.format_interval((event.total - event.done) / rate) if rate and event.total else "?"
+        whole = f" of {event.total / 1e6:.0f}" if event.total else ""
+        self._line(f"{event.what}: {event.done / 1e6:.0f}{whole} MB, {rate / 1e6:.1f} MB/s, {rest} left")
 
     def _line(self, text: str) -> None:
         if self._bar is not None:

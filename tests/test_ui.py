@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -108,3 +109,61 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "%|" in text
     assert "\x1b[3" not in text
     assert text.splitlines()[-1] == "the/path"
+
+
+TRANSFER = """
+import sys, time
+from builder.events import Progress, StageStarted
+from builder.ui import Ui
+ui = Ui()
+for done in range(40, 81):
+    ui(Progress("Fetching x.iso", done << 20, 100 << 20))
+    time.sleep(0.02)
+ui(Progress("Fetching x.iso", 10 << 20, 100 << 20))
+ui(StageStarted("install", "Installing"))
+ui.result("the/path")
+"""
+
+
+def test_a_transfer_shows_rate_and_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    seen = b""
+
+    def read(fd: int) -> bytes:
+        nonlocal seen
+        data = os.read(fd, 4096)
+        seen += data
+        return data
+
+    code = pty.spawn(["/bin/sh", "-c", 'stty cols 120 rows 30; exec "$0" -c "$1"', sys.executable, TRANSFER], read)
+    rows = seen.decode().replace("\r", "\n").splitlines()
+    assert code == 0
+    drawn = [row for row in rows if "Fetching x.iso:" in row]
+    assert any(re.search(r"\d\d%\|.*M/105M \[00:0\d<00:\d\d, +[\d.]+MB/s\]", row) for row in drawn), drawn
+    rates = [float(match[1]) for row in drawn if (match := re.search(r" ([\d.]+)MB/s", row))]
+    assert max(rates) < 100, rates  # 40 MiB at a rate of about 50 MiB/s; not the 40 that were there before
+    assert any("Installing" in row for row in rows)
+
+
+def test_without_a_terminal_a_long_transfer_is_told_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr("builder.ui.time.monotonic", lambda: float(next(clock)))
+    ui = Ui()
+    for done in range(0, 1001, 100):
+        ui(Progress("Fetching x.iso", done * 1_000_000, 1_000_000_000))
+    assert capsys.readouterr().err.splitlines() == [
+        "Fetching x.iso: 300 of 1000 MB, 10.0 MB/s, 01:10 left",
+        "Fetching x.iso: 600 of 1000 MB, 10.0 MB/s, 00:40 left",
+        "Fetching x.iso: 900 of 1000 MB, 10.0 MB/s, 00:10 left",
+    ]
+
+
+def test_json_tells_of_a_transfer_once_a_second(capsys: pytest.CaptureFixture[str]) -> None:
+    ui = Ui(form="json")
+    for done in range(1001):
+        ui(Progress("Fetching x.iso", done, 1000))
+    rows = [json.loads(row) for row in capsys.readouterr().err.splitlines()]
+    assert len(rows) < 20
+    assert rows[-1]["done"] == 1000

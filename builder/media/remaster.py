@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Patch", "changed_sectors", "plan", "write_iso"]
 
+SUMS = tuple(md5sum.PATH.split("/")[1:])
 LARGEST_FILE = 0xFFFFFFFF - SECTOR
 """One extent's length has 32 bits; files of several extents are not made here."""
 
@@ -58,6 +59,8 @@ def plan(source: FilePath, files: Mapping[str, bytes], *, report: Reporter = sil
             surveys = survey(file, anatomy)
             changes = _changes(window.at, anatomy, contents)
             patch = _lay_out(window.at, anatomy, changes)
+            while _follow_catalog(window, anatomy, patch, changes):
+                patch = _lay_out(window.at, anatomy, changes)
             prove(file, anatomy, surveys, patch, {"/" + "/".join(path): data for path, data in changes.items()})
     except OSError as error:
         raise MediumError(f"`{source}` cannot be read: {error.strerror or error}.") from error
@@ -90,16 +93,36 @@ def _changes(read: Read, anatomy: Anatomy, files: Mapping[Path, bytes]) -> dict[
             raise RemasterError(f"`{shown}` cannot be both a file and a directory.")
     old = {path: existing(anatomy.main, path) for path in files}
     changes = {path: data for path, data in files.items() if _contents(read, old[path]) != data}
-    sums_path = tuple(md5sum.PATH.split("/")[1:])
-    sums = _contents(read, existing(anatomy.main, sums_path))
-    sums = files.get(sums_path, sums)
+    there = _contents(read, existing(anatomy.main, SUMS))
+    sums = files.get(SUMS, there)
     if sums is not None:
         named = {"/" + "/".join(path): data for path, data in files.items()}
         new = [path for path in named if old[_parts(path)] is None]
         text = md5sum.updated(sums, named, new)
-        if text != _contents(read, existing(anatomy.main, sums_path)):
-            changes[sums_path] = text
+        if text != there:
+            changes[SUMS] = text
     return changes
+
+
+def _follow_catalog(window: Window, anatomy: Anatomy, patch: Patch, changes: dict[Path, bytes]) -> bool:
+    """Give md5sum.txt the sum of the boot catalog that ``patch`` makes; say whether the text had to change.
+
+    A line that is not right for the catalog as it was is none of our business. Sums are all of one length, so
+    once md5sum.txt is among the ``changes`` no other line of it can move the ESP again.
+    """
+    text = changes.get(SUMS) or _contents(window.at, existing(anatomy.main, SUMS))
+    start = anatomy.catalog.sector * SECTOR
+    after = {offset: data for offset, data in patch.extents if offset <= start < offset + len(data)}
+    if text is None or not after:
+        return False
+    ((offset, data),) = after.items()
+    new = text
+    for path, record in anatomy.main.files():
+        if record.extent == anatomy.catalog.sector and record.length:
+            sums = [window.at(start, record.length), data[start - offset :][: record.length]]
+            new = md5sum.followed(new, "/" + "/".join(path), *sums)
+    changes[SUMS] = new
+    return new != text
 
 
 def _contents(read: Read, record: Record | None) -> bytes | None:

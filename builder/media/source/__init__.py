@@ -1,0 +1,1 @@
+"""Where media come from: what is published, proven genuine, fetched once and kept."""

@@ -1,0 +1,281 @@
+"""From what somebody wants, "24.04", to the genuine ISO on this host's shelf."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from builder.errors import MediumError
+from builder.events import Note
+from builder.media.source import releases
+from builder.media.source.catalogue import OLD, catalogue, places, servers
+from builder.media.source.download import Wanted, download, worst
+from builder.media.source.origin import Origin
+from builder.media.source.shelf import Kept, Seen, Shelf, digest_of
+from builder.media.source.web import NotThere, Patience, Unreachable, Web, open_client
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from builder.events import Reporter
+    from builder.media.source.releases import Published
+    from builder.media.source.signature import Signature
+    from builder.media.source.trust import Trust
+
+
+class RolledBackError(MediumError):
+    """A server offers less than what was there before."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is wanted, and whom to ask and believe.
+
+    ``release`` is a series, a point release, a code name, "lts" or "latest"; ``mirrors`` replace Ubuntu's
+    servers; with ``cached`` no server is asked at all.
+    """
+
+    release: str
+    arch: str
+    trust: Trust
+    mirrors: Sequence[str] = ()
+    cached: bool = False
+    patience: Patience = field(default_factory=Patience)
+
+
+@dataclass(frozen=True)
+class Acquired:
+    """An ISO at hand, and where it came from."""
+
+    path: Path
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a server offers, proven: the ISO, the address of its folder, the list it is in, and its signature."""
+
+    iso: Published
+    place: str
+    sums: bytes
+    proof: bytes | None
+    signature: Signature | None
+
+
+@contextmanager
+def acquire(request: Request, cache: Path, report: Reporter) -> Iterator[Acquired]:
+    """Provide the newest genuine ISO of what ``request`` names; while it is used it is not pruned.
+
+    It is fetched if it is not on the shelf; what is there is read and compared with the published SHA-256. Where
+    no server can be reached, the newest one kept is proven again from what is kept beside it, and a warning says
+    so.
+
+    Raises MediumError (in its subclasses: unsigned or wrongly signed, rolled back, not there, unreachable, another
+    checksum) and HostError if the disk is full.
+    """
+    releases.check_release(request.release)
+    shelf = Shelf(cache)
+    if request.trust.skip:
+        report(Note("The signature of SHA256SUMS is not checked: this ISO is not proven to be Ubuntu's.", "warning"))
+    with ExitStack() as use:
+        kept = _from_shelf(request, shelf, use, report) if request.cached else _asked_for(request, shelf, use, report)
+        if kept is None:
+            raise MediumError(
+                f"No proven ISO of {request.release} for {request.arch} is kept in {shelf.folder}.",
+                hint="`prebake cache list` shows what is; without --cached it is fetched.",
+            )
+        report(Note(f"Medium: {kept.path}"))
+        yield Acquired(kept.path, kept.origin)
+
+
+def _asked_for(request: Request, shelf: Shelf, use: ExitStack, report: Reporter) -> Kept:
+    with open_client() as client:
+        web = Web(client, report, request.patience)
+        try:
+            return _brought(_found(request, shelf, web), request, shelf, use, web)
+        except Unreachable as error:
+            report(Note(f"{error.message} Looking for one fetched before.", "warning"))
+            kept = _from_shelf(request, shelf, use, report)
+            if kept is None:
+                raise
+            return kept
+
+
+def _found(request: Request, shelf: Shelf, web: Web) -> Offer:
+    """Return the first server's offer that is proven; raise what says most of why there is none."""
+    problems: list[MediumError] = []
+    bases = servers(request.arch, request.mirrors)
+    for base in bases:
+        if base == OLD and not (releases.RELEASE.fullmatch(request.release) and _all_not_there(problems)):
+            continue  # it would offer an old one where a newer is only out of reach
+        try:
+            offer = _offered(base, request, web)
+            _check_not_rolled_back(offer, request, shelf)
+        except MediumError as error:
+            problems.append(error)
+            if base != bases[-1] and not isinstance(error, NotThere):
+                web.report(Note(f"{error.message} Going on to the next server.", "warning"))
+            continue
+        _remember(offer, request, shelf)
+        return offer
+    raise _summed_up(problems, request)
+
+
+def _offered(base: str, request: Request, web: Web) -> Offer:
+    release = request.release
+    if not releases.RELEASE.fullmatch(release):
+        release = releases.choose(release, request.arch, catalogue(base, request.arch, web))
+        web.report(Note(f"{request.release} is {release}"))
+    series = releases.series_of(release)
+    tried = []
+    for name in dict.fromkeys((release, series)):
+        for place in places(base, request.arch, name):
+            try:
+                sums = web.get(f"{place}/SHA256SUMS")
+                iso = releases.newest(sums.decode("utf-8", "replace"), release, request.arch)
+            except Unreachable:
+                raise
+            except MediumError as error:
+                tried.append(error.message if isinstance(error, NotThere) else f"{place}: {error.message}")
+                continue
+            proof = _beside(f"{place}/SHA256SUMS.gpg", request, web)
+            return Offer(iso, place, sums, proof, request.trust.proven(sums, proof, web, web.report))
+    raise NotThere(
+        f"{base} has no live-server ISO of {release} for {request.arch}: {tried[0]}",
+        hint="`prebake releases` shows what there is; --iso FILE takes an ISO you have.",
+    )
+
+
+def _beside(url: str, request: Request, web: Web) -> bytes | None:
+    if request.trust.skip:
+        return None
+    try:
+        return web.get(url)
+    except NotThere:
+        return None
+
+
+def _summed_up(problems: Sequence[MediumError], request: Request) -> MediumError:
+    """Return the error for all servers: what was wrong with one that answered says more than that one did not."""
+    said = worst(problems)
+    if isinstance(said, NotThere) and any(isinstance(one, Unreachable) for one in problems):
+        return next(one for one in problems if isinstance(one, Unreachable))
+    if _all_not_there(problems):
+        places_tried = " ".join(one.message for one in problems)
+        return NotThere(
+            f"No live-server ISO of {request.release} for {request.arch} was found. {places_tried}", hint=said.hint
+        )
+    return said
+
+
+def _all_not_there(problems: Sequence[MediumError]) -> bool:
+    return all(isinstance(one, NotThere) for one in problems)
+
+
+def _keys(offer: Offer, request: Request) -> list[str]:
+    """Return the names under which this offer is remembered: its own version, and what was asked for."""
+    names = [offer.iso.version]
+    if request.release != offer.iso.version:
+        names.append(f"newest of {request.release}")
+    return [f"{name}/{request.arch}" for name in names]
+
+
+def _check_not_rolled_back(offer: Offer, request: Request, shelf: Shelf) -> None:
+    seen = shelf.seen()
+    for key in _keys(offer, request):
+        old = seen.get(key)
+        if old is None:
+            continue
+        if releases.version_key(offer.iso.version) < releases.version_key(old.version):
+            raise RolledBackError(
+                f"{offer.place} offers {offer.iso.version} as the newest, but {old.version} has been seen already: "
+                "the server is behind, or somebody turns releases back.",
+                hint=f"Ask another --mirror, or pin it if you want it: --release {offer.iso.version}.",
+            )
+        made = offer.signature.made.isoformat() if offer.signature else ""
+        if offer.iso.version == old.version and offer.iso.sha256 != old.sha256 and made < old.signed:
+            raise RolledBackError(
+                f"{offer.place} offers another ISO of {old.version} than the one seen already, in a list that was "
+                f"signed earlier ({made or 'not signed'}; the one seen: {old.signed}).",
+                hint="Ask another --mirror.",
+            )
+
+
+def _remember(offer: Offer, request: Request, shelf: Shelf) -> None:
+    if offer.signature is not None:
+        seen = Seen(offer.iso.version, offer.iso.sha256, offer.signature.made.isoformat())
+        shelf.remember(dict.fromkeys(_keys(offer, request), seen))
+
+
+def _brought(offer: Offer, request: Request, shelf: Shelf, use: ExitStack, web: Web) -> Kept:
+    """Return the offered ISO on the shelf, in use: checked if it is there, fetched if it is not."""
+    iso = offer.iso
+    path = shelf.place(iso.sha256, iso.name)
+    with shelf.fetching(iso.sha256, web.report):
+        old = shelf.get(iso.sha256)
+        origin = old.origin if old else None
+        if path.is_file() and not _whole(path, iso.sha256, web.report):
+            web.report(Note(f"{path} is damaged; it is fetched again.", "warning"))
+            path.unlink()
+            origin = None
+        if not path.is_file():
+            url = download(Wanted(_addresses(offer, request), iso.sha256), path, web)
+            origin = Origin(url=url)
+        state = "verified" if offer.signature else "skipped"
+        key = offer.signature.fingerprint if offer.signature else None
+        signed = offer.signature.made.isoformat() if offer.signature else None
+        url_then = origin.url if origin else f"{offer.place}/{iso.name}"
+        kept = Kept(path, iso.version, iso.arch, iso.sha256, Origin(state, iso.sha256, url_then, key, signed))
+        if offer.signature or old is None:
+            shelf.put(kept, (offer.sums, offer.proof))
+        use.enter_context(shelf.using(iso.sha256))
+        return kept
+
+
+def _addresses(offer: Offer, request: Request) -> list[str]:
+    """Return where the ISO may be had: where its list was, and the same file on the other servers."""
+    found = [f"{offer.place}/{offer.iso.name}"]
+    names = dict.fromkeys((offer.iso.version, releases.series_of(offer.iso.version)))
+    for base in servers(request.arch, request.mirrors):
+        found += [f"{place}/{offer.iso.name}" for name in names for place in places(base, request.arch, name)[:2]]
+    return list(dict.fromkeys(found))
+
+
+def _whole(path: Path, sha256: str, report: Reporter) -> bool:
+    return digest_of(path, report, f"Checking {path.name}") == sha256
+
+
+def _from_shelf(request: Request, shelf: Shelf, use: ExitStack, report: Reporter) -> Kept | None:
+    """Return the newest kept ISO that fits and is still proven, in use, without asking any server."""
+
+    def fits(kept: Kept) -> bool:
+        series = releases.series_of(kept.version)
+        named = request.release in {kept.version, series, "latest"}
+        return kept.arch == request.arch and (named or (request.release == "lts" and releases.is_lts(series)))
+
+    for kept in sorted(filter(fits, shelf.all()), key=lambda one: releases.version_key(one.version), reverse=True):
+        with ExitStack() as hold:
+            hold.enter_context(shelf.using(kept.sha256))
+            flaw = _flaw(kept, request, report)
+            if flaw is None:
+                use.push(hold.pop_all())
+                report(Note(f"Using {kept.path.name}, fetched before.", "warning"))
+                return kept
+        report(Note(f"{kept.path} is kept, but not used: {flaw}", "warning"))
+    return None
+
+
+def _flaw(kept: Kept, request: Request, report: Reporter) -> str | None:
+    """Return why a kept ISO is not proven, None if it is."""
+    if not request.trust.skip:
+        sums, proof = kept.proof()
+        listed = {one.sha256 for one in releases.published(sums.decode("utf-8", "replace"))}
+        if kept.sha256 not in listed:
+            return "no SHA256SUMS beside it lists it."
+        try:
+            request.trust.proven(sums, proof, None, report)
+        except MediumError as error:
+            return error.message
+    return None if _whole(kept.path, kept.sha256, report) else "it is damaged."

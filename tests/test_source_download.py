@@ -1,0 +1,409 @@
+"""A download over a line that does everything lines do, from a real HTTP server on loopback."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from builder.errors import HostError, MediumError
+from builder.events import Event, Note, Progress, silent
+from builder.media.source.download import ChecksumError, Wanted, download
+from builder.media.source.web import NotThere, Patience, Unreachable, Web, asked_to_wait, open_client
+from tests.mirror import Fault, Mirror, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+ISO = b"".join(hashlib.sha256(b"%d" % number).digest() for number in range(20_000))
+DIGEST = hashlib.sha256(ISO).hexdigest()
+PATH = "/24.04/x.iso"
+FAST = Patience(tries=3, cuts=4, first=0.001, longest=0.002)
+
+
+@pytest.fixture
+def mirror() -> Iterator[Mirror]:
+    with serving({PATH: ISO}) as made:
+        yield made
+
+
+@contextmanager
+def web(
+    patience: Patience = FAST, waits: list[float] | None = None, events: list[Event] | None = None
+) -> Iterator[Web]:
+    with open_client() as client:
+        yield Web(
+            client,
+            silent if events is None else events.append,
+            patience,
+            time.sleep if waits is None else waits.append,
+        )
+
+
+def wanted(*mirrors: Mirror, size: int | None = None) -> Wanted:
+    return Wanted([f"{one.url}{PATH}" for one in mirrors], DIGEST, size)
+
+
+def leftovers(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} - {"x.iso"}
+
+
+def test_it_comes_whole_and_is_not_copied(mirror: Mirror, tmp_path: Path) -> None:
+    events: list[Event] = []
+    target = tmp_path / "x.iso"
+    inodes = set()
+
+    def look(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, Progress) and (tmp_path / "x.iso.part").exists():
+            inodes.add((tmp_path / "x.iso.part").stat().st_ino)
+
+    with open_client() as client:
+        assert download(wanted(mirror), target, Web(client, look, FAST)) == f"{mirror.url}{PATH}"
+    assert target.read_bytes() == ISO
+    assert inodes == {target.stat().st_ino}
+    steps = [event for event in events if isinstance(event, Progress)]
+    assert steps[-1].done == steps[-1].total == len(ISO)
+    assert not leftovers(tmp_path)
+    assert mirror.asked[0].range is None
+
+
+def test_a_cut_line_is_taken_up_where_it_was_cut(mirror: Mirror, tmp_path: Path) -> None:
+    mirror.faults[PATH] = [Fault(cut=200_000), Fault(cut=100_001), Fault(cut=1)]
+    with web() as line:
+        download(wanted(mirror), tmp_path / "x.iso", line)
+    assert (tmp_path / "x.iso").read_bytes() == ISO
+    assert [one.range for one in mirror.asked] == [None, "bytes=200000-", "bytes=300001-", "bytes=300002-"]
+    assert len({one.if_range for one in mirror.asked[1:]}) == 1
+    assert mirror.asked[1].if_range == f'"{hashlib.md5(ISO, usedforsecurity=False).hexdigest()}"'
+    assert mirror.sent(PATH) == len(ISO)
+    assert not leftovers(tmp_path)
+
+
+def test_it_gives_up_after_some_cuts_in_a_row_and_goes_on_next_time(mirror: Mirror, tmp_path: Path) -> None:
+    waits: list[float] = []
+    mirror.faults[PATH] = [Fault(cut=100_000), *[Fault(cut=10)] * 3]
+    with web(waits=waits) as line, pytest.raises(Unreachable, match="does not come through") as caught:
+        download(wanted(mirror), tmp_path / "x.iso", line)
+    assert "What has come is kept" in str(caught.value.hint)
+    assert len(waits) == 3
+    assert (tmp_path / "x.iso.part").read_bytes() == ISO[:100_030]
+    with web() as line:
+        download(wanted(mirror), tmp_path / "x.iso", line)
+    assert (tmp_path / "x.iso").read_bytes() == ISO
+    assert mirror.asked[-1].range == "bytes=100030-"
+
+
+def test_waiting_doubles_and_has_an_end() -> None:
+    patience = Patience(first=1.0, longest=30.0)
+    for failed, middle in enumerate((1, 2, 4, 8, 16, 30, 30), 1):
+        assert middle * 0.75 <= patience.wait(failed) <= middle * 1.25
+    assert patience.wait(1, 7.0) == 7.0
+    assert patience.wait(1, 1e9) == 120.0
+
+
+def test_a_busy_server_is_asked_again_when_it_says(mirror: Mirror, tmp_path: Path) -> None:
+    waits: list[float] = []
+    mirror.faults[PATH] = [Fault(status=503, headers={"Retry-After": "17"}), Fault(status=429)]
+    with web(waits=waits) as line:
+        download(wanted(mirror), tmp_path / "x.iso", line)
+    assert waits[0] == 17.0
+    assert waits[1] < 1
+    with web() as line:
+        assert asked_to_wait(line.client.get(f"{mirror.url}{PATH}")) is None
+
+
+def test_redirects_are_followed(mirror: Mirror, tmp_path: Path) -> None:
+    mirror.faults[PATH] = [Fault(redirect="/elsewhere/y.iso")]
+    mirror.files["/elsewhere/y.iso"] = ISO
+    with web() as line:
+        download(wanted(mirror), tmp_path / "x.iso", line)
+    assert (tmp_path / "x.iso").read_bytes() == ISO
+    mirror.always[PATH] = Fault(redirect=PATH)
+    with web() as line, pytest.raises(NotThere, match="redirect"):
+        download(wanted(mirror), tmp_path / "y.iso", line)
+
+
+def test_more_than_is_there_is_promised(mirror: Mirror, tmp_path: Path) -> None:
+    mirror.faults[PATH] = [Fault(length=5000)]
+    with web() as line:
+        download(wanted(mirror), tmp_path / "x.iso", line)
+    assert (tmp_path / "x.iso").read_bytes() == ISO
+
+
+def test_a_file_that_is_too_short_or_too_long_is_not_the_one(mirror: Mirror, tmp_path: Path) -> None:
+    for body in (ISO[:-1], ISO + b"!"):
+        mirror.always[PATH] = Fault(body=body)
+        with web() as line, pytest.raises(ChecksumError, match="is not the published ISO"):
+            download(wanted(mirror), tmp_path / "x.iso", line)
+        with web() as line, pytest.raises(NotThere, match=f"has {len(body)} bytes, and the published ISO {len(ISO)}"):
+            download(wanted(mirror, size=len(ISO)), tmp_path / "x.iso", line)
+        assert not leftovers(tmp_path)
+        assert not (tmp_path / "x.iso").exists()
+
+
+def test_a_server_without_lengths(mirror: Mirror, tmp_path: Path) -> None:
+    mirror.always[PATH] = Fault(unmeasured=True)
+    with web() as line:
+        download(wanted(mirror), tmp_path / "x.iso", line)
+    assert (tmp_path / "x.iso").read_bytes() == ISO
+    mirror.always[PATH] = Fault(unmeasured=True, body=ISO * 2)
+    with web() as line, pytest.raises(NotThere, match=f"sends more than the {len(ISO)} bytes"):
+        download(wanted(mirror, size=len(ISO)), tmp_path / "y.iso", line)
+    assert not leftovers(tmp_path)
+
+
+def test_a_server_that_knows_no_ranges(mirror: Mirror, tmp_path: Path) -> None:
+    mirror.faults[PATH] = [Fault(cut=300_000), Fault(whole=True)]
+    with web() as line:
+        download(wanted(mirror), tmp_path / "x.iso", line)
+    assert (tmp_path / "x.iso").read_bytes() == ISO
+    assert mirror.sent(PATH) == len(ISO) + 300_000
+
+
+def test_a_server_that_sends_another_part_than_asked_for(mirror: Mirror, tmp_path: Path) -> None:
+    mirror.faults[PATH] = [Fault(cut=300_000), Fault(shift=7)]
+    with web() as line:
+        download(wanted(mirror), tmp_path / "x.iso", line)
+    assert (tmp_path / "x.iso").read_bytes() == ISO
+
+
+def test_a_file_that_changes_between_two_parts_is_fetched_anew(mirror: Mirror, tmp_path: Path) -> None:
+    old = bytes(len(ISO))
+    mirror.faults[PATH] = [Fault(cut=300_000, body=old)]
+    with web() as line:
+        download(wanted(mirror), tmp_path / "x.iso", line)
+    assert (tmp_path / "x.iso").read_bytes() == ISO
+    assert mirror.asked[1].range == "bytes=300000-"
+    assert mirror.asked[1].if_range == f'"{hashlib.md5(old, usedforsecurity=False).hexdigest()}"'
+    assert mirror.asked[1].sent == [len(ISO)]
+
+
+def test_a_slow_drip_counts_as_a_cut(mirror: Mirror, tmp_path: Path) -> None:
+    patience = Patience(cuts=2, first=0.001, slowest=100_000, window=0.2)
+    mirror.always[PATH] = Fault(drip=10, pause=0.02)
+    with web(patience) as line, pytest.raises(Unreachable, match="sends less than 100000 bytes a second"):
+        download(wanted(mirror), tmp_path / "x.iso", line)
+    mirror.always.clear()
+    with web() as line:
+        download(wanted(mirror), tmp_path / "x.iso", line)
+    assert (tmp_path / "x.iso").read_bytes() == ISO
+
+
+def test_other_servers_are_asked_for_the_rest(mirror: Mirror, tmp_path: Path) -> None:
+    events: list[Event] = []
+    mirror.faults[PATH] = [Fault(cut=300_000), *[Fault(status=500)] * 9]
+    with serving({PATH: ISO}) as second, web(events=events) as line:
+        assert download(wanted(mirror, second), tmp_path / "x.iso", line) == f"{second.url}{PATH}"
+        assert second.asked[0].range == "bytes=300000-"
+        assert second.sent(PATH) == len(ISO) - 300_000
+    assert (tmp_path / "x.iso").read_bytes() == ISO
+    assert any(isinstance(one, Note) and "Going on to the next server" in one.text for one in events)
+
+
+def test_a_mirror_with_another_file_is_left_for_the_next(mirror: Mirror, tmp_path: Path) -> None:
+    mirror.always[PATH] = Fault(body=bytes(len(ISO)))
+    with serving({PATH: ISO}) as second, web() as line:
+        assert download(wanted(mirror, second), tmp_path / "x.iso", line) == f"{second.url}{PATH}"
+    assert (tmp_path / "x.iso").read_bytes() == ISO
+
+
+def test_which_problem_is_told(mirror: Mirror, tmp_path: Path) -> None:
+    """That one server has changed bytes says more than that another is down."""
+    mirror.always[PATH] = Fault(body=bytes(len(ISO)))
+    with serving({}) as empty, web() as line:
+        urls = [f"{empty.url}{PATH}", f"{mirror.url}{PATH}", "http://127.0.0.1:1/x"]
+        with pytest.raises(ChecksumError) as caught:
+            download(Wanted(urls, DIGEST), tmp_path / "x.iso", line)
+        assert DIGEST in caught.value.message
+        with pytest.raises(NotThere, match="answers 404"):
+            download(Wanted(urls[:1], DIGEST), tmp_path / "x.iso", line)
+        with pytest.raises(Unreachable, match="refused"):
+            download(Wanted(urls[2:], DIGEST), tmp_path / "x.iso", line)
+        for odd in ("ftp://example.org/x", "http://:99999999/x", "nonsense"):
+            with pytest.raises(NotThere, match="cannot be asked"):
+                download(Wanted([odd], DIGEST), tmp_path / "x.iso", line)
+
+
+@pytest.mark.parametrize(
+    ("part", "note"),
+    [
+        (ISO[:1000], b"{}"),
+        (ISO[:1000], b"\xff not JSON"),
+        (ISO[:1000], None),
+        (ISO[:-1], b'{"url": 3}'),
+        (ISO, None),
+        (b"", None),
+        (b"damaged" * 1000, None),
+        (bytes(len(ISO)), None),
+        (ISO + b"too long", None),
+    ],
+)
+def test_whatever_an_earlier_run_has_left(mirror: Mirror, tmp_path: Path, part: bytes, note: bytes | None) -> None:
+    (tmp_path / "x.iso.part").write_bytes(part)
+    if note is not None:
+        (tmp_path / "x.iso.part.json").write_bytes(note)
+    with web() as line:
+        download(wanted(mirror), tmp_path / "x.iso", line)
+    assert (tmp_path / "x.iso").read_bytes() == ISO
+    assert not leftovers(tmp_path)
+    if part == ISO:
+        assert mirror.sent(PATH) == 0
+
+
+def test_damage_of_an_earlier_run_is_found_once_not_for_ever(mirror: Mirror, tmp_path: Path) -> None:
+    (tmp_path / "x.iso.part").write_bytes(b"damaged")
+    mirror.always[PATH] = Fault(body=bytes(len(ISO)))
+    with web() as line, pytest.raises(ChecksumError):
+        download(wanted(mirror), tmp_path / "x.iso", line)
+    assert mirror.times(PATH) == 2
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from builder.events import silent
+from builder.media.source.download import Wanted, download
+from builder.media.source.web import Web, open_client
+with open_client() as client:
+    download(Wanted([sys.argv[1]], sys.argv[2]), Path(sys.argv[3]), Web(client, silent))
+"""
+
+
+@pytest.mark.parametrize("stop", [0, 1, 2047, 65_536, 65_537, 333_333, len(ISO) - 1, len(ISO)])
+def test_killed_at_any_byte_it_goes_on(mirror: Mirror, tmp_path: Path, stop: int) -> None:
+    """kill -9 after exactly so many bytes: the server sends no more, and the child has them or waits for more."""
+    mirror.faults[PATH] = [Fault(stall=stop, length=1 if stop == len(ISO) else 0)]
+    target, part = tmp_path / "x.iso", tmp_path / "x.iso.part"
+    argv = [sys.executable, "-c", CHILD, f"{mirror.url}{PATH}", DIGEST, str(target)]
+    with subprocess.Popen(argv) as child:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not (part.exists() and part.stat().st_size >= stop):
+            time.sleep(0.01)
+        child.kill()
+    assert not target.exists()
+    had = part.stat().st_size
+    assert had == stop
+    assert part.read_bytes() == ISO[:had]
+    with web() as line:
+        download(wanted(mirror), target, line)
+    assert target.read_bytes() == ISO
+    assert not leftovers(tmp_path)
+    assert mirror.asked[-1].sent == [len(ISO) - had]
+
+
+FAULTS = ("cut", "status", "redirect", "length", "whole", "shift", "body")
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.sampled_from(["cut", "status", "redirect", "length", "whole", "shift", "body"]), max_size=5), st.data()
+)
+def test_any_row_of_faults_ends_in_the_file_or_an_error(tmp_path: Path, kinds: list[str], data: Any) -> None:
+    folder = tmp_path / "run"
+    shutil.rmtree(folder, ignore_errors=True)
+
+    def fault(kind: str) -> Fault:
+        number = data.draw(st.integers(0, len(ISO)))
+        return {
+            "cut": Fault(cut=number),
+            "status": Fault(status=data.draw(st.sampled_from([404, 403, 416, 429, 500, 503, 304, 204]))),
+            "redirect": Fault(redirect="/other"),
+            "length": Fault(length=number),
+            "whole": Fault(whole=True),
+            "shift": Fault(shift=number),
+            "body": Fault(body=ISO[:number] + b"x"),
+        }[kind]
+
+    with serving({PATH: ISO, "/other": ISO}) as mirror, web() as line:
+        mirror.faults[PATH] = [fault(kind) for kind in kinds]
+        try:
+            download(wanted(mirror), folder / "x.iso", line)
+        except MediumError:
+            assert not (folder / "x.iso").exists()
+        else:
+            assert (folder / "x.iso").read_bytes() == ISO
+            assert not leftovers(folder)
+
+
+def test_too_little_room_is_known_before_the_first_byte(
+    mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = type("Usage", (), {"free": 1 << 19})
+    monkeypatch.setattr("builder.media.source.download.shutil.disk_usage", lambda _path: room)
+    with web() as line, pytest.raises(HostError, match=r"takes 0 MiB, and only 0 MiB are free|only 0 MiB are free"):
+        download(wanted(mirror), tmp_path / "x.iso", line)
+    assert not (tmp_path / "x.iso.part").exists()
+    (tmp_path / "x.iso.part").write_bytes(ISO[: len(ISO) - 1000])
+    with web() as line:
+        download(wanted(mirror), tmp_path / "x.iso", line)
+
+
+def test_a_disk_that_fills_keeps_what_has_come(mirror: Mirror, tmp_path: Path) -> None:
+    """The limit on a file's size stands for a full disk: the write fails half-way."""
+    limited = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+    limited += "resource.setrlimit(resource.RLIMIT_FSIZE, (300000, 300000));"
+    argv = [sys.executable, "-c", limited + CHILD, f"{mirror.url}{PATH}", DIGEST, str(tmp_path / "x.iso")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert "HostError" in done.stderr
+    assert "cannot be written: File too large" in done.stderr
+    assert (tmp_path / "x.iso.part").read_bytes() == ISO[:300_000]
+    with web() as line:
+        download(wanted(mirror), tmp_path / "x.iso", line)
+    assert (tmp_path / "x.iso").read_bytes() == ISO
+
+
+def test_small_answers_are_tried_again_and_bounded(mirror: Mirror) -> None:
+    mirror.files["/list"] = b"a list"
+    mirror.faults["/list"] = [Fault(status=502), Fault(cut=1)]
+    with web() as line:
+        assert line.get(f"{mirror.url}/list") == b"a list"
+        assert mirror.times("/list") == 3
+        mirror.always["/list"] = Fault(status=500)
+        with pytest.raises(Unreachable, match="answers 500"):
+            line.get(f"{mirror.url}/list")
+        mirror.always["/list"] = Fault(body=bytes(17 << 20))
+        with pytest.raises(NotThere, match="more than 16 MiB"):
+            line.get(f"{mirror.url}/list")
+        with pytest.raises(NotThere, match="answers 404"):
+            line.get(f"{mirror.url}/none")
+
+
+def test_a_proxy_is_heeded(mirror: Mirror, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A request through a proxy names the whole address in its first line."""
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("HTTP_PROXY", mirror.url)
+    mirror.files["http://releases.example.org/24.04/x.iso"] = ISO
+    with web() as line:
+        download(Wanted(["http://releases.example.org/24.04/x.iso"], DIGEST), tmp_path / "x.iso", line)
+    assert (tmp_path / "x.iso").read_bytes() == ISO
+    assert mirror.asked[0].path == "http://releases.example.org/24.04/x.iso"
+
+
+def test_an_interrupted_download_says_what_is_kept(mirror: Mirror, tmp_path: Path) -> None:
+    events: list[Event] = []
+
+    def interrupt(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, Progress) and event.done > 300_000:
+            raise KeyboardInterrupt
+
+    with open_client() as client, pytest.raises(KeyboardInterrupt):
+        download(wanted(mirror), tmp_path / "x.iso", Web(client, interrupt, FAST))
+    assert any(isinstance(one, Note) and "the next run goes on from there" in one.text for one in events)
+    assert (tmp_path / "x.iso.part").stat().st_size > 300_000
+    told = json.loads((tmp_path / "x.iso.part.json").read_text())
+    assert told["url"] == f"{mirror.url}{PATH}"
+    assert threading.active_count() < 50
