@@ -151,14 +151,16 @@ def _listed(architectures: Sequence[str], mirrors: Sequence[str], web: Web) -> l
     A mirror may have one architecture only; raises NotThere or Unreachable if no server shows anything.
     """
     problems: list[MediumError] = []
+    down: set[str] = set()
     found: dict[tuple[str, str], Listed] = {}
     for arch, server in ((each, server) for each in architectures for server in servers(each, mirrors)):
-        if server == OLD:
+        if server == OLD or server in down:
             continue
         try:
             shown = catalogue_of(server, arch, web)
         except (Unreachable, NotThere) as error:
             problems.append(error)
+            down |= {server} if isinstance(error, Unreachable) else set()
             continue
         for one in shown:
             old = found.get((one.series, arch))

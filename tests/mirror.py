@@ -7,6 +7,7 @@ import hashlib
 import http.server
 import json
 import re
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -283,3 +284,23 @@ def streams(versions: dict[str, list[str]], base: str = "") -> dict[str, bytes]:
         f"{base}/streams/v1/index.json": json.dumps(index).encode(),
         f"{base}/{path}": json.dumps(whole).encode(),
     }
+
+
+PINNED = """
+import sys
+from builder.media.source import trust
+trust.Trust.__init__.__defaults__ = tuple(
+    sys.argv[1] if value == trust.PIN else value for value in trust.Trust.__init__.__defaults__
+)
+sys.argv = ["prebake", *sys.argv[2:]]
+from builder.cli import main
+main()
+"""
+"""The command line with another pin, which no option and no variable can set."""
+
+
+def pinned_command(server: Mirror, cache: Path, *words: object) -> list[str]:
+    """Return an argument list that runs prebake with the test key in the place of Ubuntu's."""
+    whom = trust(cache / "prebake")
+    argv = [sys.executable, "-c", PINNED, whom.pin, *(str(word) for word in words)]
+    return [*argv, "--mirror", server.url, "--signing-key", str(whom.key_file)]

@@ -40,6 +40,7 @@ from builder.store import cache_folder
 from builder.story import Job
 from builder.vm import accel, disk
 from builder.vm.qemu import Disk
+from tests import mirror
 from tests.command_line import PREBAKE, environment, prebake
 
 if TYPE_CHECKING:
@@ -66,13 +67,27 @@ def iso() -> Path:
 
 @pytest.fixture(scope="session")
 def built(iso: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
-    """One image by the command line: its path as printed, and what was said to people and in the process list."""
-    output = tmp_path_factory.mktemp("journey") / "output"
-    argv = [PREBAKE, "image", "--iso", str(iso), "--offline", "--name", "journey", "-o", str(output), "-v"]
+    """One image by the command line: its path as printed, and what was said to people and in the process list.
+
+    The medium is fetched from a server on loopback, with a list signed by a test key.
+    """
+    base = tmp_path_factory.mktemp("journey")
+    output = base / "output"
     seen: set[bytes] = set()
-    with subprocess.Popen(
-        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, env=environment()
-    ) as process:
+    env = environment({"XDG_CACHE_HOME": str(base / "cache")})
+    with (
+        mirror.serving(published(iso)) as server,
+        subprocess.Popen(
+            mirror.pinned_command(
+                server, base / "cache", "image", "--offline", "--name", "journey", "-o", output, "-v"
+            ),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            env=env,
+        ) as process,
+    ):
         assert process.stdout is not None
         text = ""
         for line in process.stdout:
@@ -80,6 +95,12 @@ def built(iso: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, st
             seen.update(path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if readable(path))
     assert process.returncode == 0, text
     return Path(text.splitlines()[-1]), text, b"\n".join(seen).decode("utf-8", "replace")
+
+
+def published(iso: Path) -> dict[str, bytes]:
+    """Return the files of a server that has ``iso`` as Ubuntu's 24.04.3."""
+    files = mirror.folder({mirror.name_of("24.04.3"): iso.read_bytes()})
+    return {f"/24.04/{name}": data for name, data in files.items()}
 
 
 def readable(path: Path) -> bool:
@@ -103,6 +124,10 @@ def test_it_ends_with_the_images_path_and_everything_beside_it(built: tuple[Path
     (row,) = told["builds"][0]["files"]
     assert row["sha256"] == hashlib.sha256(image.read_bytes()).hexdigest()
     assert set(told["prebake"]["seconds"]) >= {"medium", "remaster", "install", "settle", "compact", "prove"}
+    origin = told["prebake"]["medium"]["origin"]
+    assert origin["signature"] == "verified"
+    assert origin["key"] == mirror.key().extract_certificate().fingerprint.upper()
+    assert origin["url"].endswith("/24.04/ubuntu-24.04.3-live-server-amd64.iso")
     for title in ("Installing", "First boot", "Compacting", "Proving the image"):
         assert title in text
     console = (place / "logs/console.log").read_bytes()
@@ -400,14 +425,19 @@ def test_uefi_lvm_and_a_talking_kernel(plain_iso: Path, tmp_path: Path) -> None:
     secret = tmp_path / "password"
     secret.write_text("correct horse: {}\"'\n")
     arguments = ("--firmware", "uefi", "--storage", "lvm", "--disk", "8G", "--user", "student", "--hostname", "lab-vm")
-    result = prebake(
-        "image", "--iso", plain_iso, "--offline", "--name", "uefi", "-o", tmp_path / "output", *arguments,
-        "--password-file", secret,
-    )  # fmt: skip
+    with mirror.serving(published(plain_iso)) as server:
+        del server.files["/24.04/SHA256SUMS.gpg"]
+        result = prebake(
+            "image", "--mirror", server.url, "--insecure-skip-signature", "--offline", "--name", "uefi",
+            "-o", tmp_path / "output", *arguments, "--password-file", secret,
+            env={"XDG_CACHE_HOME": str(tmp_path / "cache")},
+        )  # fmt: skip
     assert result.code == 0, result.err
+    assert "is not proven to be Ubuntu's" in result.err
     image = Path(result.out.strip())
     assert image == tmp_path / "output/uefi/uefi.qcow2"
     told = json.loads((image.parent / "manifest.json").read_text())["prebake"]
+    assert told["medium"]["origin"]["signature"] == "skipped"
     assert told["system"]["firmware"] == "uefi"
     assert "console=ttyS0,115200n8" in told["system"]["cmdline"]
     assert "autoinstall" not in told["system"]["cmdline"]

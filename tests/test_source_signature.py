@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,8 +23,8 @@ from tests.mirror import Mirror, key, serving, signed, sums, trust
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
+DATA = Path(__file__).parent / "data"
 LIST = sums({"ubuntu-24.04.3-live-server-amd64.iso": b"an ISO"})
 LATER = datetime.now(timezone.utc) + timedelta(days=3650)
 
@@ -53,6 +54,20 @@ def test_a_good_signature() -> None:
     found = check(LIST, signed(LIST), cert())
     assert found.fingerprint == cert().fingerprint.upper()
     assert abs(found.made - datetime.now(timezone.utc)) < timedelta(hours=1)
+
+
+def test_ubuntus_own_key_and_signature() -> None:
+    """A list that Ubuntu published and signed, with the key it is pinned by; and one digit of it changed."""
+    public = pinned((DATA / "ubuntu-cd-image-signing-key-2012.asc").read_bytes())
+    assert public is not None
+    listed, proof = ((DATA / "lubuntu-18.04.5" / name).read_bytes() for name in ("SHA256SUMS", "SHA256SUMS.gpg"))
+    found = check(listed, proof, public)
+    assert found.fingerprint == PIN
+    assert found.made.isoformat() == "2020-10-27T20:00:26+00:00"
+    with pytest.raises(SignatureError, match="was changed after it was signed"):
+        check(listed.replace(b"aaa52d2c", b"aaa52d2d"), proof, public)
+    with pytest.raises(SignatureError, match=r"signed by another key .8439 38DF"):
+        check(listed, proof, cert())
 
 
 def test_one_good_signature_of_several_is_enough() -> None:

@@ -48,7 +48,7 @@ class Patience:
 
     tries: int = 3
     cuts: int = 6
-    first: float = 1.0
+    first: float = 0.5
     longest: float = 30.0
     slowest: int = 1024
     window: float = 60.0
