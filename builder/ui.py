@@ -37,7 +37,7 @@ class Ui:
         terminal = sys.stderr.isatty() and not os.environ.get("CI")
         self._colour = terminal and not os.environ.get("NO_COLOR")
         self._bar: tqdm[Any] | None = None
-        self._bars = terminal and not (self._json or quiet or console)
+        self._bars = terminal and _has_size() and not (self._json or quiet or console)
         self._behind = 0
         self._weight = 0
         self._begun = time.monotonic()
@@ -203,3 +203,12 @@ class Ui:
 
     def _painted(self, colour: str, text: str) -> str:
         return f"{colour}{text}{PLAIN}" if self._colour else text
+
+
+def _has_size() -> bool:
+    """Say whether the terminal knows its size; some pseudo-terminals are 0 by 0, where no bar is drawn."""
+    try:
+        size = os.get_terminal_size(sys.stderr.fileno())
+    except (OSError, ValueError):
+        return False
+    return bool(size.columns and size.lines)

@@ -392,6 +392,16 @@ def test_a_proxy_is_heeded(mirror: Mirror, monkeypatch: pytest.MonkeyPatch, tmp_
     assert mirror.asked[0].path == "http://releases.example.org/24.04/x.iso"
 
 
+def test_a_proxy_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for bad in ("gopher://proxy:70", "http://:nonsense:1"):
+        monkeypatch.setenv("ALL_PROXY", bad)
+        with pytest.raises(MediumError, match="names cannot be used"):
+            open_client()
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
+    with open_client() as client, pytest.raises(Unreachable, match="cannot be reached"):
+        Web(client, silent, FAST).get("http://releases.example.org/")
+
+
 def test_an_interrupted_download_says_what_is_kept(mirror: Mirror, tmp_path: Path) -> None:
     events: list[Event] = []
 

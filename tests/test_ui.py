@@ -167,3 +167,19 @@ def test_json_tells_of_a_transfer_once_a_second(capsys: pytest.CaptureFixture[st
     rows = [json.loads(row) for row in capsys.readouterr().err.splitlines()]
     assert len(rows) < 20
     assert rows[-1]["done"] == 1000
+
+
+def test_a_terminal_without_a_size_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pseudo-terminal of 0 by 0, as some build services give: a bar there would be invisible."""
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
+    seen = b""
+
+    def read(fd: int) -> bytes:
+        nonlocal seen
+        data = os.read(fd, 4096)
+        seen += data
+        return data
+
+    assert pty.spawn([sys.executable, "-c", CHILD], read) == 0
+    assert "] Installing" in seen.decode()

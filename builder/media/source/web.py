@@ -116,7 +116,20 @@ def _authorities() -> ssl.SSLContext:
 
 
 def open_client() -> httpx.Client:
-    """Return a client that follows redirects and heeds HTTPS_PROXY, HTTP_PROXY and NO_PROXY."""
+    """Return a client that follows redirects and heeds HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY.
+
+    Raises MediumError if one of them names no proxy.
+    """
+    try:
+        return _client()
+    except (ValueError, httpx.InvalidURL) as error:
+        raise MediumError(
+            f"The proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names cannot be used: {error}.",
+            hint="Write it as http://HOST:PORT or socks5://HOST:PORT.",
+        ) from error
+
+
+def _client() -> httpx.Client:
     return httpx.Client(
         verify=_authorities(), timeout=TIMEOUT, follow_redirects=True, headers={"User-Agent": "prebake"}
     )
