@@ -38,7 +38,7 @@ def tree() -> dict[str, bytes]:
     for version in ("24.04.3", "22.04.5"):
         made = folder({name_of(version, "arm64"): iso(version, "arm64")})
         series = version.rsplit(".", 1)[0]
-        for place in (series, version):
+        for place in (series, version, *(["noble"] if series == "24.04" else [])):
             files |= {f"/cd/releases/{place}/release/{name}": data for name, data in made.items()}
     files |= {
         name.replace("/old/24.04/", "/old/24.04.2/"): data for name, data in release("24.04.2", base="/old").items()
@@ -108,6 +108,7 @@ def test_a_series_means_its_newest_point_release(tmp_path: Path, server: Mirror)
         ("22.04.5", "arm64", name_of("22.04.5", "arm64")),
         ("lts", "arm64", name_of("24.04.3", "arm64")),
         ("latest", "arm64", name_of("24.04.3", "arm64")),
+        ("noble", "arm64", name_of("24.04.3", "arm64")),
     ],
 )
 def test_what_is_asked_for_is_found(tmp_path: Path, asked: str, arch: str, name: str) -> None:

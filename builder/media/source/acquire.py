@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -126,7 +126,7 @@ def _found(request: Request, shelf: Shelf, web: Web) -> Offer:
 def _offered(base: str, request: Request, web: Web) -> Offer:
     release = request.release
     if not releases.RELEASE.fullmatch(release):
-        release = releases.choose(release, request.arch, catalogue(base, request.arch, web))
+        release = _series(base, request, web)
         web.report(Note(f"{request.release} is {release}"))
     series = releases.series_of(release)
     tried = []
@@ -146,6 +146,22 @@ def _offered(base: str, request: Request, web: Web) -> Offer:
         f"{base} has no live-server ISO of {release} for {request.arch}: {tried[0]}",
         hint="`prebake releases` shows what there is; --iso FILE takes an ISO you have.",
     )
+
+
+def _series(base: str, request: Request, web: Web) -> str:
+    """Return the series that a word stands for on a server; a code name may also be that of a folder there."""
+    try:
+        return releases.choose(request.release, request.arch, catalogue(base, request.arch, web))
+    except Unreachable:
+        raise
+    except MediumError:
+        for place in () if request.release in releases.WORDS else places(base, request.arch, request.release)[:2]:
+            with suppress(NotThere):
+                listed = releases.published(web.get(f"{place}/SHA256SUMS").decode("utf-8", "replace"))
+                found = [one.version for one in listed if one.arch == request.arch]
+                if found:
+                    return releases.series_of(max(found, key=releases.version_key))
+        raise
 
 
 def _beside(url: str, request: Request, web: Web) -> bytes | None:
