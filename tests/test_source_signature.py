@@ -262,8 +262,13 @@ def test_a_key_server_that_answers_with_another_key_is_not_believed(tmp_path: Pa
 
 def test_no_key_anywhere(tmp_path: Path) -> None:
     whom = Trust(tmp_path, keyrings=(), servers=())
+    proof = (DATA / "lubuntu-18.04.5/SHA256SUMS.gpg").read_bytes()
     with pytest.raises(SignatureError, match=r"8439 38DF .* is not on this host"):
+        whom.proven(LIST, proof, None, silent)
+    with pytest.raises(SignatureError, match="is signed by another key"):
         whom.proven(LIST, SIGNED, None, silent)
+    with pytest.raises(SignatureError, match="holds no OpenPGP signature"):
+        whom.proven(LIST, b"<html>", None, silent)
     with pytest.raises(SignatureError, match=r"there is no SHA256SUMS\.gpg beside it"):
         whom.proven(LIST, None, None, silent)
     assert Trust(tmp_path, skip=True).proven(LIST, None, None, silent) is None

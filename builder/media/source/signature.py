@@ -74,11 +74,7 @@ def check(sums: bytes, signature: bytes, cert: Cert, *, now: datetime | None = N
     found = _signatures(signature)
     ours = _of(found, cert)
     if not ours:
-        others = ", ".join(sorted({_issuer(one) for one in found}))
-        raise SignatureError(
-            f"SHA256SUMS is signed by another key ({others}), not by {spaced(cert.fingerprint)}.",
-            hint=f"Do not use what this server offers. {SKIP}",
-        )
+        raise _by_another(found, cert.fingerprint)
     if cert.is_revoked:
         raise SignatureError(
             f"The key {spaced(cert.fingerprint)} that signed SHA256SUMS has been revoked.",
@@ -108,6 +104,25 @@ def check(sums: bytes, signature: bytes, cert: Cert, *, now: datetime | None = N
             hint="Set the clock right.",
         )
     return Signature(cert.fingerprint.upper(), made)
+
+
+def check_issuer(signature: bytes, pin: str) -> None:
+    """Say what can be said of SHA256SUMS.gpg without the pinned key at hand.
+
+    Raises SignatureError if it holds no signature, or none that names the key ``pin``.
+    """
+    found = _signatures(signature)
+    names = {pin.lower(), pin.lower()[-16:]}
+    if not any({one.issuer_fingerprint, one.issuer_key_id} & names for one in found):
+        raise _by_another(found, pin)
+
+
+def _by_another(found: Sequence[Sig], pin: str) -> SignatureError:
+    others = ", ".join(sorted({_issuer(one) for one in found}))
+    return SignatureError(
+        f"SHA256SUMS is signed by another key ({others}), not by {spaced(pin)}.",
+        hint=f"Do not use what this server offers. {SKIP}",
+    )
 
 
 def spaced(fingerprint: str) -> str:

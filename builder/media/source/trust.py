@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder.events import Note
-from builder.media.source.signature import PIN, SKIP, SignatureError, check, pinned, spaced
+from builder.media.source.signature import PIN, SKIP, SignatureError, check, check_issuer, pinned, spaced
 from builder.media.source.web import NotThere, Unreachable
 from builder.store import write_whole
 
@@ -60,7 +60,12 @@ class Trust:
                 "SHA256SUMS is not signed: there is no SHA256SUMS.gpg beside it.",
                 hint=f"Ubuntu signs every release; use another mirror. {SKIP}",
             )
-        return check(sums, signature, self.key(web, report))
+        try:
+            key = self.key(web, report)
+        except SignatureError:
+            check_issuer(signature, self.pin)
+            raise
+        return check(sums, signature, key)
 
     def key(self, web: Web | None, report: Reporter) -> Cert:
         """Return the pinned key. Raises SignatureError if it is nowhere, or the user's file holds another."""
