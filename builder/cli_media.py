@@ -19,6 +19,7 @@ from builder.media.source.acquire import Acquired, Request, acquire
 from builder.media.source.catalogue import OLD, servers
 from builder.media.source.catalogue import catalogue as catalogue_of
 from builder.media.source.download import worst
+from builder.media.source.origin import Origin
 from builder.media.source.releases import Listed
 from builder.media.source.shelf import Kept, Shelf
 from builder.media.source.trust import Trust
@@ -61,11 +62,8 @@ MEDIUM = options(
 
 
 @contextmanager
-def medium_of(given: dict[str, Any], ui: Ui, *, count: bool = True) -> Iterator[Acquired]:
-    """Provide the ISO that the options name: one at hand, the rehearsal medium, or one fetched now.
-
-    ``count`` says whether the SHA-256 of an ISO with nothing to compare it with is worth a reading.
-    """
+def medium_of(given: dict[str, Any], ui: Ui) -> Iterator[Acquired]:
+    """Provide the ISO that the options name: one at hand, the rehearsal medium, or one fetched now."""
     digest = None if given["sha256"] is None else local.check_digest(given["sha256"])
     if given["iso"] is not None:
         if given["medium"] is not None:
@@ -73,7 +71,7 @@ def medium_of(given: dict[str, Any], ui: Ui, *, count: bool = True) -> Iterator[
         path: Path = given["iso"]
         if not path.exists():
             raise MediumError(f"There is no ISO at `{path}`.", hint="Look at the path; without --iso one is fetched.")
-        yield Acquired(path, local.examine(path, trust_of(given), ui, sha256=digest, count=count))
+        yield Acquired(path, local.examine(path, trust_of(given), ui, sha256=digest))
     elif digest is not None:
         raise UsageError(
             "--sha256 goes with --iso.", hint="What is fetched is compared with Ubuntu's own SHA256SUMS anyway."
@@ -82,7 +80,7 @@ def medium_of(given: dict[str, Any], ui: Ui, *, count: bool = True) -> Iterator[
         mirror = next(iter(given["mirrors"]), None)
         path = rehearsal_iso(cache_folder(), ui, mirror=mirror)
         with shared(cache_folder() / "rehearsal/locks" / f"{path.name}.use"):
-            yield Acquired(path, local.examine(path, trust_of(given), ui, count=count))
+            yield Acquired(path, Origin())
     else:
         with acquire(request_of(given), cache_folder(), ui) as acquired:
             yield acquired

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from builder import __version__, command
 from builder.events import Note
 from builder.install import evidence
-from builder.publish.manifest import manifest, sha256sums, write_manifest
+from builder.publish.manifest import manifest, sha256, sha256sums, write_manifest
 from builder.vm.qemu import program
 from builder.workspace import put_aside
 
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 def describe(
     job: Job, medium: Medium, accelerator: str, info: disk.Info, *, seen: tuple[Seen, Seen], story: Story
 ) -> dict[str, Any]:
-    """Return what the manifest says beyond Packer's: inputs, tools, times, sizes. Nothing secret."""
+    """Return what the manifest says beyond Packer's: inputs, tools, times, sizes. Nothing secret.
+
+    A medium whose SHA-256 nobody had to know before is counted now, when it has been read anyway.
+    """
     first, again = seen
     spec = asdict(job.spec)
     spec["user"] = {"name": job.spec.user.name, "full_name": job.spec.user.full_name}
@@ -40,7 +43,7 @@ def describe(
             "volume_id": medium.volume_id,
             "info": medium.disk_info,
             "size": medium.size,
-            "origin": job.origin.to_json(),
+            "origin": {**job.origin.to_json(), "sha256": job.origin.sha256 or sha256(medium.path)},
         },
         "accelerator": accelerator,
         "qemu": qemu_version(medium.arch or "amd64"),

@@ -30,12 +30,12 @@ def check_digest(text: str) -> str:
     return text.lower()
 
 
-def examine(path: Path, trust: Trust, report: Reporter, *, sha256: str | None = None, count: bool = True) -> Origin:
+def examine(path: Path, trust: Trust, report: Reporter, *, sha256: str | None = None) -> Origin:
     """Return what is known of the ISO at ``path``.
 
     With ``sha256`` it has to have that digest. Else, if a SHA256SUMS lies beside it and lists it, it has to have
     the digest listed, and if a SHA256SUMS.gpg lies beside that, the list has to carry Ubuntu's signature. With
-    nothing of the kind it is taken as it is; ``count`` says whether its digest is then worth a reading.
+    nothing of the kind it is taken as it is, and its digest is not counted.
 
     Raises ChecksumError or SignatureError, and MediumError if it cannot be read.
     """
@@ -49,7 +49,7 @@ def examine(path: Path, trust: Trust, report: Reporter, *, sha256: str | None = 
         if sums is None or path.name not in listed:
             if sums is not None:
                 report(Note(f"{path.with_name(SUMS)} does not list {path.name}, so it says nothing of it.", "warning"))
-            return Origin("none", digest_of(path, report, f"Reading {path.name}") if count else None)
+            return Origin()
         origin = _signed(path, sums, trust, report)
         found = digest_of(path, report, f"Checking {path.name}")
     except OSError as error:

@@ -63,7 +63,8 @@ class Trust:
         try:
             key = self.key(web, report)
         except SignatureError:
-            check_issuer(signature, self.pin)
+            if self.key_file is None:
+                check_issuer(signature, self.pin)
             raise
         return check(sums, signature, key)
 
