@@ -207,6 +207,15 @@ def test_a_release_that_is_rolled_back_is_refused_by_name(tmp_path: Path, server
         got(tmp_path)
 
 
+def test_the_first_release_of_a_series_is_a_roll_back_too(tmp_path: Path, server: Mirror) -> None:
+    got(tmp_path)
+    for name in [name for name in server.files if name.startswith("/rel/24.04/")]:
+        del server.files[name]
+    server.files |= release("24.04", base="/rel")
+    with pytest.raises(RolledBackError, match=r"offers 24\.04 as the newest, but 24\.04\.3 has been seen"):
+        got(tmp_path)
+
+
 def test_a_series_that_vanishes_from_the_catalogue_is_rolled_back_too(tmp_path: Path, server: Mirror) -> None:
     assert got(tmp_path, "latest")[0] == name_of("25.10")
     server.files |= streams({"24.04.3": ["amd64"], "22.04.5": ["amd64"]}, base="/rel")

@@ -193,7 +193,7 @@ def _all_not_there(problems: Sequence[MediumError]) -> bool:
 def _keys(offer: Offer, request: Request) -> list[str]:
     """Return the names under which this offer is remembered: its own version, and what was asked for."""
     names = [offer.iso.version]
-    if request.release != offer.iso.version:
+    if request.release.count(".") < 2:  # noqa: PLR2004 - 24.04.3 has two, and means nothing newer
         names.append(f"newest of {request.release}")
     return [f"{name}/{request.arch}" for name in names]
 
