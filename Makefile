@@ -51,12 +51,12 @@ doctor: $(READY)
 
 test: host-test
 	@$(MAKE) --no-print-directory $(READY)
-	$(VENV)/bin/pytest -m "not boot" -q
+	$(VENV)/bin/pytest -m "not boot" -q -n auto
 	$(VENV)/bin/pytest -m boot -v
 
 test-fast: host-test
 	@$(MAKE) --no-print-directory $(READY)
-	$(VENV)/bin/pytest -m "not boot" -q
+	$(VENV)/bin/pytest -m "not boot" -q -n auto
 
 lint: host-test
 	@$(MAKE) --no-print-directory $(READY)
