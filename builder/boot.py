@@ -10,6 +10,7 @@ from builder.autoinstall.password import hash_password
 from builder.errors import AnswersError
 from builder.media.menus import edited_menus
 from builder.media.remaster import Patch, plan
+from builder.media.rivals import silenced
 from builder.spec import GIB
 from builder.vm import disk, firmware
 from builder.vm.qemu import Disk, Flash, MachineSpec, Nic, Port
@@ -63,7 +64,7 @@ def remastered(
     """
     arguments = [*render.KERNEL_ARGUMENTS, *more, *CONSOLES.get(medium.arch or "amd64", CONSOLES["amd64"])]
     menus = edited_menus(medium, kernel_arguments=arguments, timeout=timeout)
-    return plan(medium.path, {**menus, **answers.files()}, report=report)
+    return plan(medium.path, {**silenced(medium, render.SEED), **menus, **answers.files()}, report=report)
 
 
 def plain_machine(spec: Spec, arch: str, accelerator: str, work: Path) -> MachineSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -21,7 +22,6 @@ from builder.events import silent
 from builder.image.facts import Check
 from builder.install.explain import explain as explain_console
 from builder.media.image import inspect
-from builder.media.remaster import changed_sectors
 from builder.rehearsal.build import rehearsal_iso
 from builder.spec import Spec, User, check
 from builder.store import cache_folder
@@ -31,6 +31,9 @@ from builder.vm import accel, disk
 from builder.workspace import check_place, existing_parent
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from builder.media.changes import Change
     from builder.ui import Ui
 
 PASSWORD = "PREBAKE_PASSWORD"  # noqa: S105 - the name of a variable
@@ -108,20 +111,20 @@ def image(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
 @MACHINE
 @click.option("-o", "--output", type=FILE, help="The new ISO.  [default: output/NAME-autoinstall.iso]")
 @click.option("--force", is_flag=True, help="Replace a file of that name, once the new one is whole.")
-@click.option("--diff", is_flag=True, help="Write nothing; print which sectors would change.")
+@click.option("--diff", is_flag=True, help="Write nothing; print which sectors would change, and what lies there.")
+@click.option("--json", "as_json", is_flag=True, help="With --diff: print it as JSON.")
 @talking
 def iso(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
     """Write the ISO with the answers inside, for a stick, a disc or bare metal; print its path."""
     check(spec_of(given, "iso"))
     if given["output"] is not None and not given["diff"]:
         check_place(given["output"], force=given["force"])
-    with medium_of(given, ui, count=False) as medium:
+    with medium_of(given, ui) as medium:
         source = medium.path
         name = name_of(source)
         spec = spec_of(given, name)
         if given["diff"]:
-            for sectors in changed_sectors(pipeline.remaster_patch(spec, source, ui)):
-                ui.result(f"{sectors.start}-{sectors.stop - 1}")
+            _print_changes(pipeline.remaster_changes(spec, source, ui), ui, as_json=given["as_json"])
             return
         target = given["output"] or Path("output") / f"{name}-autoinstall.iso"
         if target.exists() and target.samefile(source):
@@ -236,6 +239,14 @@ def doctor_command(ui: Ui, *, arch: str, as_json: bool) -> None:
     ui.result(json.dumps(found, indent=2) if as_json else "\n".join(doctor.lines(found)))
     if not found["able"]:
         sys.exit(HostError.exit_code)
+
+
+def _print_changes(changes: Sequence[Change], ui: Ui, *, as_json: bool) -> None:
+    if as_json:
+        ui.result(json.dumps([dataclasses.asdict(one) for one in changes], indent=2))
+        return
+    for one in changes:
+        ui.result(f"{one.first}-{one.last}  {one.what}")
 
 
 def spec_of(given: dict[str, Any], name: str, *, disk_bytes: int | None = None) -> Spec:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from builder import command
 from builder.boot import answers_for, boot_medium, check_layout, installer, plain_machine, remastered
 from builder.errors import InstallError, MachineError, StalledError, VerificationError
+from builder.events import Note
 from builder.image import stages
 from builder.install.patience import patience
 from builder.install.site import Site
 from builder.install.stage import install
+from builder.media.changes import stated, totals
 from builder.media.image import inspect
 from builder.media.remaster import Patch, write_iso
 from builder.outcome import describe, keep_evidence, mask_logs, publish
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from builder.events import Reporter
     from builder.image.facts import Check
+    from builder.media.changes import Change
     from builder.spec import Spec
 
 TELLING = (InstallError, StalledError, MachineError, VerificationError)
@@ -100,11 +103,15 @@ def write_remastered_iso(spec: Spec, iso: Path, target: Path, report: Reporter, 
     return target
 
 
-def remaster_patch(spec: Spec, iso: Path, report: Reporter) -> Patch:
-    """Return what `write_remastered_iso` would change."""
+def remaster_changes(spec: Spec, iso: Path, report: Reporter) -> tuple[Change, ...]:
+    """Return every run of sectors that `write_remastered_iso` would change, and what lies there."""
     check(spec)
     medium = inspect(iso)
-    return remastered(medium, answers_for(spec, medium, watched=False), report, timeout=1)
+    check_layout(spec, medium)
+    patch = remastered(medium, answers_for(spec, medium, watched=False), report, timeout=1)
+    changes = stated(medium.path, patch)
+    report(Note(totals(medium.size, patch, changes)))
+    return changes
 
 
 def copy_whole(source: Path, target: Path, report: Reporter) -> None:

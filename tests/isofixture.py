@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder.command import run
+from builder.errors import PrebakeError
+from builder.store import cache_folder, locked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,24 +71,65 @@ menuentry "Ubuntu Server with the HWE kernel" {
 }
 """
 
-TOKEN_MENU = """\
-set timeout=0
-menuentry "token" {
-	echo "TOKEN-@WORD@ on $grub_platform from $cmdpath."
-	for device in (cd) (cd0) (hd0) (hd0,gpt1) (hd1,gpt1); do
-		if [ -f $device/nocloud/user-data ]; then
-			echo "SEEN from $device"
-			cat $device/nocloud/user-data
-		fi
-	done
-	halt
+GRUB_2604 = """\
+set timeout=30
+
+menuentry "Try or Install Ubuntu Server" {
+    set gfxpayload=keep
+    linux  /casper/vmlinuz  ---\x20
+    initrd /casper/initrd
 }
-menuentry "installer" {
-	linux	/casper/vmlinuz  ---
-	initrd	/casper/initrd
+menuentry "Ubuntu Server with the HWE kernel" {
+    set gfxpayload=keep
+    linux  /casper/hwe-vmlinuz  ---\x20
+    initrd /casper/hwe-initrd
 }
 """
-"""A menu that says where GRUB runs and what it sees; it needs an edit to say so on the serial port."""
+
+GRUB_ARM64 = """\
+set timeout=30
+if [ "$dtb" != "" ]; then
+    set cmdline="clk_ignore_unused pd_ignore_unused"
+fi
+menuentry "Try or Install Ubuntu Server" {
+    set gfxpayload=keep
+    linux /casper/vmlinuz $cmdline  ---  console=tty0
+    initrd /casper/initrd
+}
+"""
+
+SIGHT = """\
+echo "PLATFORM $grub_platform"
+echo "FROM $cmdpath"
+for device in (cd) (cd0) (cd1) (hd0) (hd0,1); do
+	if [ -f $device/nocloud/user-data ]; then
+		echo "SEEN from $device"
+		cat $device/nocloud/user-data
+	fi
+done
+"""
+"""Says where GRUB runs and what it sees; on the serial port only if something has made that a console."""
+
+TALKING = """\
+function linux {
+	echo "KERNEL $1"
+	for word in "$@"; do
+		echo "[$word]"
+	done
+}
+function initrd {
+	if [ "$1" = "@LAST@" ]; then
+		halt
+	fi
+	set default=1
+	export default
+	configfile $prefix/grub.cfg
+}
+"""
+"""In front of a menu: entries say what the kernel would get, each word by itself, one entry after the other.
+
+GRUB finds a function only where there is no command of that name, so it must have no `linux` built in.
+"""
 
 
 @dataclass(frozen=True)
@@ -104,9 +147,11 @@ class Variant:
     bootable_mbr: bool = True
     grub_cfg: str = GRUB_2204
     loopback: str | None = LOOPBACK
+    catalog_sum: str = ""
+    """Whether md5sum.txt lists the boot catalog: with a "right" sum, with a "wrong" one, or not at all."""
     extra: Mapping[str, bytes] = field(default_factory=dict, hash=False)
-    boots: bool = False
-    """With a GRUB on the ESP that really boots; without, its files are only names."""
+    programs: str = "names"
+    """What is on the ESP: "names" of programs only, a "grub" that boots, or Debian's "signed" shim and GRUB."""
 
     def tree(self) -> dict[str, bytes]:
         """Return what the ISO holds, by path without a leading slash, without md5sum.txt and the boot files."""
@@ -140,6 +185,7 @@ AMD64_2604 = Variant(
     volume_id="Ubuntu-Server 26.04.1 LTS amd64",
     disk_info='Ubuntu-Server 26.04.1 LTS "Resolute Raccoon" - Release amd64 (20260806)',
     iso_level=3,
+    catalog_sum="right",
 )
 NO_JOLIET = Variant("no-joliet", joliet=False)
 NO_SECOND_TREE = Variant("no-second-tree", second_tree=False, iso_level=2)
@@ -160,6 +206,7 @@ ARM64_MBR = Variant(
     table="mbr",
     bootable_mbr=False,
     loopback=None,
+    catalog_sum="right",
 )
 MANY = Variant(
     "many",
@@ -196,26 +243,90 @@ def workshop() -> Path:
     return folder
 
 
+MODULES = ("iso9660", "part_msdos", "part_gpt", "normal", "configfile")
+COMMANDS = ("echo", "cat", "halt", "test", "search", "minicmd", "reboot")
+
+
 @functools.cache
 def eltorito_image() -> Path:
     """Return a GRUB boot image for BIOS that reads /boot/grub/grub.cfg from the medium."""
     path = workshop() / "eltorito.img"
-    modules = ["biosdisk", "iso9660", "part_msdos", "part_gpt", "normal", "configfile", "linux", "linux16"]
-    words = ["serial", "terminal", "echo", "cat", "halt", "test", "search", "minicmd", "all_video", "reboot"]
-    run(["grub-mkimage", "-O", "i386-pc-eltorito", "-p", "/boot/grub", "-o", str(path), *modules, *words])
+    target = ["-O", "i386-pc-eltorito", "-p", "/boot/grub", "-o", str(path)]
+    run(["grub-mkimage", *target, "biosdisk", "serial", "terminal", "all_video", *MODULES, *COMMANDS])
     return path
 
 
 @functools.cache
-def grub_efi() -> bytes:
-    """Return a GRUB for x86-64 UEFI that reads /boot/grub/grub.cfg from the medium it came from."""
-    path, early = workshop() / "grubx64.efi", workshop() / "early.cfg"
+def grub_efi(arch: str) -> bytes:
+    """Return a GRUB for UEFI that reads /boot/grub/grub.cfg from the medium it came from.
+
+    Raises LookupError if GRUB's modules for ``arch`` cannot be had.
+    """
+    target = {"amd64": "x86_64-efi", "arm64": "arm64-efi"}[arch]
+    folder = Path("/usr/lib/grub") / target
+    if not (folder / "iso9660.mod").exists():
+        folder = debian_package(f"grub-efi-{arch}-bin", arch) / "usr/lib/grub" / target
+    path, early = workshop() / f"grub-{target}.efi", workshop() / "early.cfg"
     early.write_text("search --file --set=root /.disk/info\nset prefix=($root)/boot/grub\n")
-    modules = ["iso9660", "part_msdos", "part_gpt", "fat", "normal", "configfile", "linux", "serial"]
-    words = ["terminal", "echo", "cat", "halt", "test", "search", "minicmd", "efi_gop", "reboot"]
-    target = ["-O", "x86_64-efi", "-p", "/boot/grub", "-c", str(early)]
-    run(["grub-mkimage", *target, "-o", str(path), *modules, *words])
+    argv = ["grub-mkimage", "-d", str(folder), "-O", target, "-p", "/boot/grub", "-c", str(early), "-o", str(path)]
+    run([*argv, "fat", "efi_gop", *MODULES, *COMMANDS])
     return path.read_bytes()
+
+
+UNOBTAINABLE: dict[tuple[str, str], str] = {}
+"""Why a package cannot be fetched, so that a session without a network asks once."""
+
+
+def debian_package(name: str, arch: str) -> Path:
+    """Return the folder a Debian package is unpacked in; it is fetched once and kept in the cache.
+
+    This host's own apt fetches it, for ``arch`` and in folders of its own, so nothing is installed or changed.
+    Raises LookupError if there is no apt, or the host's sources do not have the package.
+    """
+    kept = cache_folder() / "tests" / f"{name}-{arch}"
+    if (name, arch) in UNOBTAINABLE:
+        raise LookupError(UNOBTAINABLE[name, arch])
+    with locked(kept.with_suffix(".lock")):
+        if kept.exists():
+            return kept
+        with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
+            work = Path(scratch)
+            settings = [f"APT::Architecture={arch}", f"APT::Architectures::={arch}", "APT::Sandbox::User=root"]
+            settings += [f"Dir::{kind}={work / kind.lower()}" for kind in ("State", "Cache")]
+            settings += [f"Dir::State::status={work / 'status'}"]
+            options = [word for setting in settings for word in ("-o", setting)]
+            (work / "status").touch()
+            for folder in ("state/lists/partial", "cache/archives/partial"):
+                (work / folder).mkdir(parents=True)
+            try:
+                run(["apt-get", "-qq", *options, "update"], cwd=work, timeout=100)
+                run(["apt-get", "-qq", *options, "download", name], cwd=work, timeout=100)
+                run(["dpkg-deb", "-x", str(next(work.glob("*.deb"))), str(work / "tree")])
+            except PrebakeError as error:
+                UNOBTAINABLE[name, arch] = (
+                    f"{name} for {arch} cannot be fetched: {error.message.splitlines()[-1].strip()}"
+                )
+                raise LookupError(UNOBTAINABLE[name, arch]) from error
+            (work / "tree").rename(kept)
+    return kept
+
+
+def _first(folder: Path, pattern: str) -> Path:
+    found = sorted(path for path in folder.rglob(pattern) if path.is_file())
+    if not found:
+        raise LookupError(f"There is no {pattern} in {folder}.")
+    return found[0]
+
+
+def efi_programs(variant: Variant) -> dict[str, bytes]:
+    """Return the files of EFI/boot, by name. Raises LookupError if they cannot be had."""
+    suffix = "x64" if variant.arch == "amd64" else "aa64"
+    if variant.programs == "signed":
+        shim = _first(debian_package("shim-signed", variant.arch), f"shim{suffix}.efi.signed*")
+        grub = _first(debian_package(f"grub-efi-{variant.arch}-signed", variant.arch), f"gcd{suffix}.efi.signed")
+        return {f"boot{suffix}.efi": shim.read_bytes(), f"grub{suffix}.efi": grub.read_bytes()}
+    grub_program = grub_efi(variant.arch) if variant.programs == "grub" else b"grub" * 999
+    return {f"boot{suffix}.efi": grub_program, f"mm{suffix}.efi": b"mok manager"}
 
 
 def esp_image(folder: Path, files: Mapping[str, bytes]) -> Path:
@@ -231,8 +342,16 @@ def esp_image(folder: Path, files: Mapping[str, bytes]) -> Path:
     return image
 
 
-def fill(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write ``files`` below ``folder`` and the md5sum.txt that belongs to them."""
+WRONG_SUM = b"0" * 32
+
+
+def catalog_path(variant: Variant) -> str:
+    """Return where the tree shows the boot catalog."""
+    return "/boot.catalog" if variant.arch == "amd64" else "/boot/boot.cat"
+
+
+def fill(folder: Path, files: Mapping[str, bytes], more: str = "") -> None:
+    """Write ``files`` below ``folder`` and the md5sum.txt that belongs to them, with ``more`` lines."""
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -244,7 +363,20 @@ def fill(folder: Path, files: Mapping[str, bytes]) -> None:
         for name, content in sorted(files.items())
         if name not in unlisted
     ]
-    (folder / "md5sum.txt").write_text("".join(lines))
+    (folder / "md5sum.txt").write_text("".join(lines) + more)
+
+
+def _correct(image: Path, path: str) -> None:
+    """Make the sum of the boot catalog right, which exists only once xorriso has made the image."""
+    kept = image.with_suffix(".catalog")
+    run(["xorriso", "-indev", str(image), "-osirrox", "on", "-extract", path, str(kept)])
+    catalog = kept.read_bytes()
+    assert catalog
+    right = hashlib.md5(catalog, usedforsecurity=False).hexdigest().encode()
+    whole = image.read_bytes()
+    line = b"  ." + path.encode() + b"\n"
+    assert whole.count(WRONG_SUM + line) == 1
+    image.write_bytes(whole.replace(WRONG_SUM + line, right + line))
 
 
 def options(variant: Variant, esp: Path) -> list[str]:
@@ -268,21 +400,22 @@ def options(variant: Variant, esp: Path) -> list[str]:
 
 @functools.cache
 def medium(variant: Variant) -> Path:
-    """Build the ISO of ``variant``, once."""
+    """Build the ISO of ``variant``, once. Raises LookupError if its EFI programs cannot be had."""
+    programs = efi_programs(variant)
     folder = workshop() / variant.name
     tree = folder / "tree"
     tree.mkdir(parents=True)
-    suffix = "x64" if variant.arch == "amd64" else "aa64"
-    grub = grub_efi() if variant.boots else b"grub" * 999
-    programs = {f"boot{suffix}.efi": grub, f"mm{suffix}.efi": b"mok manager"}
     files = variant.tree()
     files |= {f"EFI/boot/{name}": content for name, content in programs.items()}
     if variant.arch == "amd64":
         files["boot/grub/i386-pc/eltorito.img"] = eltorito_image().read_bytes()
-    fill(tree, files)
+    path = catalog_path(variant)
+    fill(tree, files, f"{WRONG_SUM.decode()}  .{path}\n" if variant.catalog_sum else "")
     image = folder / f"{variant.name}.iso"
     esp = esp_image(folder, programs)
     run(["xorriso", "-as", "mkisofs", *options(variant, esp), "-o", str(image), str(tree)])
+    if variant.catalog_sum == "right":
+        _correct(image, path)
     return image
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -188,12 +190,51 @@ def test_any_iso_of_the_layout_is_remastered(variant: Variant, tmp_path: Path) -
 
 @needs_iso
 def test_the_list_of_changed_sectors() -> None:
-    result = prebake("iso", "--iso", medium(LAYOUTS[0]), "--diff")
+    source = medium(LAYOUTS[0])
+    before = source.read_bytes()
+    result = prebake("iso", "--iso", source, "--diff")
     assert result.code == 0
-    ranges = [tuple(int(part) for part in row.split("-")) for row in result.out.split()]
-    assert ranges
-    assert ranges == sorted(ranges)
-    assert all(first <= last for first, last in ranges)
+    rows = [re.fullmatch(r"(\d+)-(\d+)  (\S.*)", row) for row in result.out.splitlines()]
+    told = json.loads(prebake("iso", "--iso", source, "--diff", "--json").out)
+    assert [match and match[3] for match in rows] == [one["what"] for one in told]
+    assert all(one["first"] <= one["last"] < two["first"] for one, two in itertools.pairwise(told))
+    assert told[0]["what"].startswith("protective MBR")
+    assert any(one["what"] == "contents of /nocloud/user-data" for one in told)
+    assert re.search(r"\d+ of \d+ sectors of 2048 bytes change, in \d+ ranges", result.err)
+    assert source.read_bytes() == before
+    assert not Path("output").joinpath("ubuntu-server-24.04.3-lts-amd64-autoinstall.iso").exists()
+
+
+@needs_iso
+def test_a_medium_that_was_remastered_by_hand_has_one_set_of_answers(tmp_path: Path) -> None:
+    """What another tool has put in the way does not compete: its file for the installer, its seed, its arguments."""
+    source, tree = medium(LAYOUTS[0]), tmp_path / "tree"
+    (tree / "nocloud").mkdir(parents=True)
+    (tree / "autoinstall.yaml").write_text("autoinstall: {version: 1, identity: {username: else}}")
+    (tree / "nocloud/vendor-data").write_text("#cloud-config\nusers: []\n")
+    menu = read_file(source, "/boot/grub/grub.cfg").decode().replace(
+        "  ---", ' autoinstall "ds=nocloud;s=/cdrom/server/" quiet ---'
+    )  # fmt: skip
+    (tree / "grub.cfg").write_text(menu)
+    by_hand = tmp_path / "by-hand.iso"
+    # fmt: off
+    run([
+        "xorriso", "-indev", str(source), "-outdev", str(by_hand), "-boot_image", "any", "replay",
+        "-joliet", "on", "-compliance", "joliet_long_paths:joliet_long_names",
+        "-map", str(tree / "autoinstall.yaml"), "/autoinstall.yaml", "-map", str(tree / "nocloud"), "/nocloud",
+        "-map", str(tree / "grub.cfg"), "/boot/grub/grub.cfg",
+    ])
+    # fmt: on
+    target = tmp_path / "out.iso"
+    result = prebake("iso", "--iso", by_hand, "-o", target)
+    assert result.code == 0, result.err
+    assert b"else" not in read_file(target, "/autoinstall.yaml")
+    assert read_file(target, "/nocloud/vendor-data") == b""
+    for row in read_file(target, "/boot/grub/grub.cfg").decode().splitlines():
+        if "/casper/" in row and "linux" in row:
+            assert row.count("autoinstall") == row.count("ds=") == 1, row
+            assert "/server/" not in row
+            assert " quiet " in row
 
 
 def test_explain(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from builder.errors import RemasterError
 from builder.media.grub import SerialPort, boots_casper, edit_menu
-from tests.isofixture import GRUB_2204, LOOPBACK
+from tests.isofixture import GRUB_2204, GRUB_2604, GRUB_ARM64, LOOPBACK
 
 ARGUMENTS = ("autoinstall", "ds=nocloud;s=/cdrom/nocloud/", "console=tty0", "console=ttyS0,115200n8")
 ADDED = 'autoinstall "ds=nocloud;s=/cdrom/nocloud/" console=tty0 console=ttyS0,115200n8'
@@ -21,33 +21,6 @@ if [ "$grub_platform" = "pc" ]; then
     terminal_output --append serial
   fi
 fi
-"""
-
-GRUB_2604 = """\
-set timeout=30
-
-menuentry "Try or Install Ubuntu Server" {
-    set gfxpayload=keep
-    linux  /casper/vmlinuz  ---\x20
-    initrd /casper/initrd
-}
-menuentry "Ubuntu Server with the HWE kernel" {
-    set gfxpayload=keep
-    linux  /casper/hwe-vmlinuz  ---\x20
-    initrd /casper/hwe-initrd
-}
-"""
-
-GRUB_ARM64 = """\
-set timeout=30
-if [ "$dtb" != "" ]; then
-    set cmdline="clk_ignore_unused pd_ignore_unused"
-fi
-menuentry "Try or Install Ubuntu Server" {
-    set gfxpayload=keep
-    linux /casper/vmlinuz $cmdline  ---  console=tty0
-    initrd /casper/initrd
-}
 """
 
 
@@ -153,6 +126,61 @@ def test_impossible_arguments_are_refused(argument: str) -> None:
         edited(GRUB_2204, argument)
 
 
+SEEDS = [
+    '"ds=nocloud;s=/cdrom/server/"',
+    "'ds=nocloud;s=/cdrom/server/'",
+    r"ds=nocloud\;s=/cdrom/server/",
+    'ds="nocloud;s=/cdrom/server/"',
+    "ds='nocloud;s=/cdrom/server/'",
+    'ds=nocloud";"s=/cdrom/server/',
+    r'"ds=nocloud-net\;s=http://10.0.2.2/"',
+    "ds=nocloud;s=/cdrom/server/",  # GRUB ends the command there
+    "ds=nocloud",
+    "ci.ds=NoCloud",
+    "ci.datasource=None",
+    "subiquity.autoinstallpath=/cdrom/autoinstall.yaml",
+    "cloud-config-url=http://example.com/x",
+    "cloud-init=disabled",
+]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_arguments_that_lead_to_other_answers_go(seed: str) -> None:
+    before = f"menuentry x {{\n\tlinux\t/casper/vmlinuz quiet autoinstall {seed}  ---\n\tinitrd /casper/initrd\n}}\n"
+    after = f"menuentry x {{\n\tlinux\t/casper/vmlinuz quiet  {ADDED} ---\n\tinitrd /casper/initrd\n}}\n"
+    assert body(edited(before)) == after
+    swapped = before.replace(f"autoinstall {seed}", f"{seed} autoinstall")
+    assert body(edited(swapped)) == after
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_they_go_behind_the_separator_too_and_without_one(seed: str) -> None:
+    assert body(edited(f"linux /casper/vmlinuz --- quiet autoinstall {seed}")) == (
+        f"linux /casper/vmlinuz {ADDED} --- quiet"
+    )
+    assert body(edited(f"linux /casper/vmlinuz autoinstall {seed}")) == f"linux /casper/vmlinuz {ADDED}"
+    assert body(edited(f"linux /casper/vmlinuz autoinstall {seed}; boot")) == f"linux /casper/vmlinuz {ADDED}; boot"
+
+
+def test_an_argument_of_ours_is_not_there_twice() -> None:
+    before = "linux /casper/vmlinuz console=ttyS0,115200n8 console=ttyS1 console=tty0 autoinstall ---\n"
+    assert body(edited(before)) == f"linux /casper/vmlinuz console=ttyS1 {ADDED} ---\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "linux /boot/vmlinuz autoinstall ds=nocloud ---",
+        "linux /casper/vmlinuz noautoinstall xds=nocloud autoinstall.x adds=1 --- ads=1",
+        "set x=autoinstall; ds=nocloud",
+        "linux /casper/vmlinuz a=b;s=/cdrom/x ---",
+    ],
+)
+def test_what_only_looks_like_them_stays(line: str) -> None:
+    text = body(edited(line, "X"))
+    assert text.replace("X ", "").replace(" X", "") == line
+
+
 def test_no_arguments_add_none() -> None:
     text = edit_menu(GRUB_2204, kernel_arguments=(), serial=None, timeout=30)
     assert text == f"# prebake: begin\n# prebake: end\n{GRUB_2204}"
@@ -187,12 +215,15 @@ PIECES = st.sampled_from(
         "then",
         "linux /casper/vmlinuz",
         "console=tty0",
+        " autoinstall ",
+        "ds=nocloud;s=/x/",
+        '"ds=nocloud;s=/x/"',
     ]
 )
 SCRIPTS = MENUS | st.lists(PIECES, max_size=25).map("".join)
 WORDS = st.lists(
     st.text(st.characters(exclude_characters="\n\r\0", codec="utf-8"), min_size=1, max_size=8).filter(
-        lambda word: word != "---"
+        lambda word: word not in {"---", "quiet", "linux", "linux16", "set", "timeout=3", "$x", "${x}"}
     ),
     max_size=4,
 )

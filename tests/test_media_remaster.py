@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from builder.command import run
 from builder.media.anatomy import examine
 from builder.media.image import inspect, read_file
-from builder.media.md5sum import updated
 from builder.media.partitions import Table, find_geometry, grown, mbr_entries, read_table
 from builder.media.patch import Canvas, Patch, changed_sectors
 from builder.media.reader import open_volume
@@ -219,6 +218,7 @@ def test_answers_of_a_second_round_replace_those_of_the_first(variant: Variant, 
     assert second.size == patch.size
     assert second.changed < 16 * SECTOR
     write_iso(image, second, tmp_path / "second.iso")
+    check_tree(original(variant), tree(extract(tmp_path / "second.iso", tmp_path / "again")), other)
     longer = {**other, "/nocloud/user-data": b"long" * 9000, "/nocloud/vendor-data": b"v"}
     third = plan(tmp_path / "second.iso", longer)
     assert third.size > second.size
@@ -238,13 +238,39 @@ def test_partition_tools_accept_the_gpt() -> None:
     assert b"No errors" in run(["sfdisk", "--verify", str(image)]).stdout
 
 
-def test_blkid_sees_the_same_volume() -> None:
+@each_variant
+def test_blkid_sees_the_same_volumes(variant: Variant) -> None:
+    """Of the whole medium and of partition 1: label, UUID (made of the modification date) and partition table."""
     if not shutil.which("blkid", path="/usr/sbin:/sbin:/usr/bin"):
         pytest.skip("blkid is not installed")
-    image, _ = remastered(AMD64)
-    one, two = (run(["blkid", "-o", "export", str(path)]).stdout for path in (medium(AMD64), image))
-    assert one.split(b"\n")[1:] == two.split(b"\n")[1:]
-    assert b"UUID=" in one
+    for offset in (0, *([16 * SECTOR] if variant.second_tree else [])):
+        argv = ["blkid", "-p", "-o", "export", "-O", str(offset)]
+        one, two = (run([*argv, str(path)]).stdout for path in (medium(variant), remastered(variant)[0]))
+        assert one.split(b"\n")[1:] == two.split(b"\n")[1:]
+        assert f"LABEL={variant.volume_id}".replace(" ", "\\ ").encode() in one
+        assert b"\nUUID=20" in one
+
+
+NUMBERS_IN_A_DESCRIPTOR = (range(80, 88), range(132, 144), range(148, 152), range(158, 174))
+"""Volume size, path tables, place and length of the root (ECMA-119, 8.4)."""
+
+
+@each_variant
+def test_volume_descriptors_change_in_numbers_only(variant: Variant) -> None:
+    """Names, dates and everything else stay, in every set of descriptors; the terminators and boot record too."""
+    free = {number for numbers in NUMBERS_IN_A_DESCRIPTOR for number in numbers}
+    images = [path.read_bytes() for path in (medium(variant), remastered(variant)[0])]
+    kinds = []
+    for base in (0, 16) if variant.second_tree else (0,):
+        for sector in range(base + 16, base + 32):
+            one, two = (image[sector * SECTOR : (sector + 1) * SECTOR] for image in images)
+            if one[1:6] != b"CD001":
+                break
+            kinds.append(one[0])
+            different = {at for at, pair in enumerate(zip(one, two, strict=True)) if pair[0] != pair[1]}
+            assert different <= (free if one[0] in {1, 2} else set())
+    assert kinds.count(1) == (2 if variant.second_tree else 1)
+    assert kinds.count(2) == (kinds.count(1) if variant.joliet else 0)
 
 
 def test_many_files_and_crowded_directories(tmp_path: Path) -> None:
@@ -281,18 +307,6 @@ def test_nothing_to_do_is_an_empty_patch() -> None:
     assert plan(medium(AMD64), {}) == Patch(medium(AMD64).stat().st_size, ())
     content = read_file(medium(AMD64), "/.disk/info")
     assert not plan(medium(AMD64), {"/.disk/info": content}).extents
-
-
-def test_md5sum_lines() -> None:
-    text = b"0" * 32 + b"  ./a\nnonsense\n" + b"1" * 32 + b"  ./b c"
-    new = updated(text, {"/a": b"x", "/n": b"", "/unlisted": b"u"}, ["/n"])
-    assert new.decode().splitlines() == [
-        "9dd4e461268c8034f5c8564e155c67a6  ./a",
-        "nonsense",
-        "1" * 32 + "  ./b c",
-        "d41d8cd98f00b204e9800998ecf8427e  ./n",
-    ]
-    assert updated(b"", {}, []) == b""
 
 
 def test_arm64_partitions_stay_on_cylinders() -> None:

@@ -7,18 +7,20 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from builder.errors import HostError
+from builder.command import run
+from builder.errors import HostError, PrebakeError
 from builder.events import Event, Progress
 from builder.media import write
 from builder.media.patch import Patch
 from builder.media.write import write_iso
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 PATCH = Patch(6144, ((0, b"A" * 2048), (4096, b"C" * 2048)))
 
@@ -65,6 +67,98 @@ def test_without_reflinks_it_copies_and_says_how_far(
     done = [event.done for event in events if isinstance(event, Progress)]
     assert done == [1000, 2000, 3000, 4000, 4096, 6144]
     assert (tmp_path / "new.iso").read_bytes() == b"A" * 2048 + b"s" * 2048 + b"C" * 2048
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reflinks and copy_file_range are Linux's")
+@pytest.mark.parametrize("able", ["reflink", "copy_file_range", "neither"])
+def test_the_fastest_way_the_file_system_has_is_taken(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, able: str
+) -> None:
+    """The kernel is played: what it is asked for, in which order, and what is done when it cannot."""
+    asked: list[tuple[str, str, str]] = []
+
+    def name(handle: int) -> str:
+        opened = str(Path(f"/proc/self/fd/{handle}").readlink())
+        return "source" if opened == str(source) else "new" if opened.endswith(".part") else opened
+
+    def ioctl(target: int, request: int, argument: int) -> int:
+        assert request == 0x40049409  # FICLONE of linux/fs.h, _IOW(0x94, 9, int)
+        asked.append(("reflink", name(target), name(argument)))
+        if able != "reflink":
+            raise OSError(errno.EOPNOTSUPP, "not supported")
+        os.pwrite(target, source.read_bytes(), 0)
+        return 0
+
+    def copy_file_range(old: int, new: int, count: int, offset_old: int, offset_new: int) -> int:
+        asked.append(("copy_file_range", name(new), name(old)))
+        if able != "copy_file_range":
+            raise OSError(errno.EXDEV, "not supported")
+        return os.pwrite(new, os.pread(old, count, offset_old), offset_new)
+
+    monkeypatch.setattr("fcntl.ioctl", ioctl)
+    monkeypatch.setattr(os, "copy_file_range", copy_file_range)
+    write_iso(source, PATCH, tmp_path / "new.iso")
+    assert (tmp_path / "new.iso").read_bytes() == b"A" * 2048 + b"s" * 2048 + b"C" * 2048
+    expected = [(way, "new", "source") for way in ("reflink", "copy_file_range")]
+    assert asked == expected[: 1 if able == "reflink" else 2]
+
+
+@pytest.mark.skipif(not hasattr(os, "copy_file_range"), reason="Python has no os.copy_file_range here")
+def test_an_error_while_the_kernel_copies_is_not_hidden(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: int) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(write, "_cloned", lambda _old, _new: False)
+    monkeypatch.setattr(os, "copy_file_range", fails)
+    with pytest.raises(HostError, match=os.strerror(errno.EIO)):
+        write_iso(source, PATCH, tmp_path / "new.iso")
+    assert list(tmp_path.iterdir()) == [source]
+
+
+@pytest.fixture
+def reflinking(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a file system with reflinks: XFS in a file, mounted; where that is not allowed, a skip."""
+    image, folder = tmp_path / "xfs.img", tmp_path / "xfs"
+    folder.mkdir()
+    with image.open("wb") as file:
+        file.truncate(512 << 20)
+    try:
+        run(["mkfs.xfs", "-q", "-m", "reflink=1", str(image)])
+        run(["mount", "-o", "loop", str(image), str(folder)])
+    except PrebakeError as error:
+        pytest.skip(f"no file system with reflinks: {error.message}")
+    yield folder
+    run(["umount", str(folder)])
+    image.unlink()
+
+
+@pytest.mark.parametrize("way", ["reflink", "copy_file_range", "plain"])
+def test_on_a_file_system_with_reflinks_nothing_is_copied(
+    reflinking: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """XFS shares blocks for both requests; a copy that is not shared takes its room, so the check can fail."""
+    size = 32 << 20
+    source, target = reflinking / "source.iso", reflinking / "new.iso"
+    content = os.urandom(size)
+    with source.open("wb") as file:
+        file.write(content)
+        os.fsync(file.fileno())
+    if way != "reflink":
+        monkeypatch.setattr(write, "_cloned", lambda _old, _new: False)
+    if way != "copy_file_range":
+        monkeypatch.delattr(os, "copy_file_range", raising=False)
+    patch = Patch(size + 4096, ((2048, b"A" * 2048), (size, b"E" * 4096)))
+    free = shutil.disk_usage(reflinking).free
+    write_iso(source, patch, target)
+    taken = free - shutil.disk_usage(reflinking).free
+    assert target.read_bytes() == content[:2048] + b"A" * 2048 + content[4096:] + b"E" * 4096
+    assert source.read_bytes() == content
+    if way == "plain":
+        assert taken > size * 0.9
+    else:
+        assert taken < size * 0.1
 
 
 def test_too_little_room_is_said_before_anything_is_copied(

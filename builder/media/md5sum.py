@@ -20,9 +20,7 @@ def updated(text: bytes, files: Mapping[str, bytes], added: Collection[str]) -> 
     ``added`` names those that are new. A listed file's line is changed where it stands, a new file's line is
     appended, and what was left out on purpose stays out.
     """
-    sums = {
-        path.encode(): hashlib.md5(data, usedforsecurity=False).hexdigest().encode() for path, data in files.items()
-    }
+    sums = {path.encode(): _sum(data) for path, data in files.items()}
     lines = []
     listed = set()
     for line in text.removesuffix(b"\n").split(b"\n") if text else ():
@@ -35,3 +33,16 @@ def updated(text: bytes, files: Mapping[str, bytes], added: Collection[str]) -> 
     missing = sorted(path.encode() for path in added if path != PATH and path.encode() not in listed)
     lines += [sums[path] + b"  ." + path for path in missing]
     return b"".join(line + b"\n" for line in lines)
+
+
+def followed(text: bytes, path: str, old: bytes, new: bytes) -> bytes:
+    """Return md5sum.txt after the contents of ``path`` went from ``old`` to ``new``.
+
+    Only a line that was right for ``old`` follows; one that was wrong before, and a list without one, stay.
+    """
+    line = b"^" + _sum(old) + rb"(?= [ *]\." + re.escape(path.encode()) + b"$)"
+    return re.sub(line, _sum(new), text, flags=re.MULTILINE)
+
+
+def _sum(data: bytes) -> bytes:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest().encode()

@@ -26,6 +26,7 @@ from builder.media.write import write_iso
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path as FilePath
+    from typing import BinaryIO
 
     from builder.events import Reporter
     from builder.media.records import Record
@@ -35,8 +36,13 @@ if TYPE_CHECKING:
 __all__ = ["Patch", "changed_sectors", "plan", "write_iso"]
 
 SUMS = tuple(md5sum.PATH.split("/")[1:])
+WRITTEN_AT_ONCE = 64 << 10
+"""xorriso writes a disk file in pieces of this many bytes, the last filled up with zeros (libburn, 32 sectors)."""
+LARGEST_PADDING = 1 << 20
 LARGEST_FILE = 0xFFFFFFFF - SECTOR
 """One extent's length has 32 bits; files of several extents are not made here."""
+LARGEST_READ = 64 << 20
+"""What is read of a file that is there already, in bytes: menus and lists are small."""
 
 
 def plan(source: FilePath, files: Mapping[str, bytes], *, report: Reporter = silent) -> Patch:
@@ -55,18 +61,28 @@ def plan(source: FilePath, files: Mapping[str, bytes], *, report: Reporter = sil
     try:
         with source.open("rb") as file:
             window = Window(file)
-            anatomy = examine(window.at, window.size)
+            anatomy = examine(window.at, ending(window.at, window.size))
             surveys = survey(file, anatomy)
             changes = _changes(window.at, anatomy, contents)
-            patch = _lay_out(window.at, anatomy, changes)
-            while _follow_catalog(window, anatomy, patch, changes):
-                patch = _lay_out(window.at, anatomy, changes)
+            patch = _settle(file, anatomy, changes)
             prove(file, anatomy, surveys, patch, {"/" + "/".join(path): data for path, data in changes.items()})
     except OSError as error:
         raise MediumError(f"`{source}` cannot be read: {error.strerror or error}.") from error
     sectors = sum(len(numbers) for numbers in changed_sectors(patch))
     report(Note(f"{len(changes)} files change; {sectors} sectors of the ISO are written", "debug"))
     return patch
+
+
+def ending(read: Read, size: int) -> int:
+    """Return where an image of ``size`` bytes ends: there, or with its volume if only xorriso's padding follows.
+
+    A medium that xorriso has loaded and written anew (`-indev`, `-outdev`) has such padding behind its last
+    partition and the backup GPT; it is no part of what prebake makes of the medium.
+    """
+    end = int.from_bytes(read(16 * SECTOR + 80, 4), "little") * SECTOR
+    if size % WRITTEN_AT_ONCE or not 0 < size - end <= LARGEST_PADDING or any(read(end, size - end)):
+        return size
+    return end
 
 
 def _parts(path: str) -> Path:
@@ -104,28 +120,36 @@ def _changes(read: Read, anatomy: Anatomy, files: Mapping[Path, bytes]) -> dict[
     return changes
 
 
-def _follow_catalog(window: Window, anatomy: Anatomy, patch: Patch, changes: dict[Path, bytes]) -> bool:
-    """Give md5sum.txt the sum of the boot catalog that ``patch`` makes; say whether the text had to change.
+def _settle(file: BinaryIO, anatomy: Anatomy, changes: dict[Path, bytes]) -> Patch:
+    """Return the patch for ``changes``, in which md5sum.txt follows the boot catalog that the patch makes.
 
-    A line that is not right for the catalog as it was is none of our business. Sums are all of one length, so
-    once md5sum.txt is among the ``changes`` no other line of it can move the ESP again.
+    Where the ESP goes depends on whether md5sum.txt changes, but not on the sums in it, which are all of one
+    length: the third layout at the latest is like the one before.
     """
-    text = changes.get(SUMS) or _contents(window.at, existing(anatomy.main, SUMS))
+    read = Window(file).at
+    patch = _lay_out(read, anatomy, changes)
+    sums = changes.get(SUMS, _contents(read, existing(anatomy.main, SUMS)))
+    while sums is not None:
+        text = _following(read, Window(file, size=patch.size, extents=patch.extents).at, anatomy, sums)
+        if text == changes.get(SUMS, sums):
+            break
+        changes[SUMS] = text
+        patch = _lay_out(read, anatomy, changes)
+    return patch
+
+
+def _following(old: Read, new: Read, anatomy: Anatomy, sums: bytes) -> bytes:
     start = anatomy.catalog.sector * SECTOR
-    after = {offset: data for offset, data in patch.extents if offset <= start < offset + len(data)}
-    if text is None or not after:
-        return False
-    ((offset, data),) = after.items()
-    new = text
     for path, record in anatomy.main.files():
-        if record.extent == anatomy.catalog.sector and record.length:
-            sums = [window.at(start, record.length), data[start - offset :][: record.length]]
-            new = md5sum.followed(new, "/" + "/".join(path), *sums)
-    changes[SUMS] = new
-    return new != text
+        if record.extent == anatomy.catalog.sector and 0 < record.length <= SECTOR:
+            contents = old(start, record.length), new(start, record.length)
+            sums = md5sum.followed(sums, "/" + "/".join(path), *contents)
+    return sums
 
 
 def _contents(read: Read, record: Record | None) -> bytes | None:
+    if record is not None and record.length > LARGEST_READ:
+        raise RemasterError(f"A file to be changed has {record.length} bytes; at most {LARGEST_READ} were expected.")
     return None if record is None else read(record.extent * SECTOR, record.length)
 
 
