@@ -45,6 +45,7 @@ KERNEL_MODULES = (
     "arch/*",
     "crypto/*",
     "lib/*",
+    "block/t10-pi*",  # without it sd_mod, which every USB and SATA disk needs, does not load
     *(f"drivers/{name}/*" for name in ("ata", "virtio", "cdrom", "nvme", "hv", "rtc", "net/hyperv", "net/vmxnet3")),
     *("drivers/block/virtio_blk*", "drivers/block/loop*", "drivers/md/dm-*", "drivers/firmware/qemu_fw_cfg*"),
     *("drivers/char/virtio_console*", "drivers/char/hw_random/*", "drivers/dax/*", "drivers/nvdimm/*"),
