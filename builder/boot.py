@@ -64,7 +64,8 @@ def remastered(
     """
     arguments = [*render.KERNEL_ARGUMENTS, *more, *CONSOLES.get(medium.arch or "amd64", CONSOLES["amd64"])]
     menus = edited_menus(medium, kernel_arguments=arguments, timeout=timeout)
-    return plan(medium.path, {**silenced(medium, render.SEED), **menus, **answers.files()}, report=report)
+    files = {**silenced(medium, render.SEED), **menus, **answers.files()}
+    return plan(medium.path, files, report=report, seen=medium.survey)
 
 
 def plain_machine(spec: Spec, arch: str, accelerator: str, work: Path) -> MachineSpec:

@@ -167,7 +167,7 @@ def test_any_iso_of_the_layout_is_remastered(variant: Variant, tmp_path: Path) -
     result = prebake("iso", "--iso", source, "-o", target)
     assert (result.code, result.out) == (0, f"{target}\n")
     assert inspect(target).volume_id == inspect(source).volume_id
-    menus = inspect(source).grub_configs
+    menus = inspect(source).menus
     assert menus
     tty = "ttyAMA0" if "arm64" in variant.name else "ttyS0"
     for name in menus:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +10,7 @@ import yaml
 
 from builder.autoinstall.render import KERNEL_ARGUMENTS, SEED
 from builder.command import run
-from builder.errors import MediumError, RemasterError
+from builder.errors import RemasterError
 from builder.media.image import inspect, read_file
 from builder.media.menus import edited_menus
 from builder.media.remaster import plan, write_iso
@@ -152,9 +151,3 @@ def test_the_installers_own_file_only_asks() -> None:
     assert yaml.safe_load(content) == {"version": 1, "interactive-sections": ["*"]}
     assert b"/nocloud/user-data" in content
     assert read_file(from_tree(), INSTALLERS_OWN) == FOREIGN[INSTALLERS_OWN]
-
-
-def test_an_unreadable_medium_is_said(tmp_path: Path) -> None:
-    gone = replace(inspect(medium(AMD64)), path=tmp_path / "gone.iso")
-    with pytest.raises(MediumError, match="cannot be read"):
-        silenced(gone, SEED)

@@ -65,7 +65,7 @@ def damaged(tmp_path: Path, variant: Variant, offset: int, data: bytes) -> Path:
         (2 * 512 + 32, b"\x41", "checksum of its entries is wrong"),
         (-512 + 16, b"\1\2\3\4", "checksum is wrong"),
         (-512, b"EFI PARK", "no GPT header"),
-        (510, b"\0\0", "no EFI system partition"),
+        (510, b"\0\0", "one EFI system partition in a partition table, but has no partition table"),
         (118 * SECTOR + 4, b"x", "boot catalog in sector 118 is damaged"),
         (118 * SECTOR + 0x60 + 8, struct.pack("<I", 240), "do not name the same EFI system partition"),
         (17 * SECTOR + 7, b"X", "unexpected kind"),

@@ -5,26 +5,30 @@ from __future__ import annotations
 import contextlib
 import re
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from builder.errors import MediumError, RemasterError
 from builder.media.anatomy import second_base
+from builder.media.collector import still
 from builder.media.grub import boots_casper
 from builder.media.partitions import Partition, Table, read_table
-from builder.media.reader import Volume, open_volume
+from builder.media.reader import Survey, Volume, open_volume
 from builder.media.records import read_both32
-from builder.media.window import SECTOR, Window
+from builder.media.window import SECTOR, Window, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 DISK_INFO = "/.disk/info"
-MENU_FOLDERS = ("/boot/grub", "/EFI")
+MENU_FOLDERS = ("/boot/grub/", "/EFI/")
 VERSION = re.compile(r"\b(?P<series>\d\d\.(?:04|10))(?:\.\d+)?\b")
 ARCHITECTURES = ("amd64", "arm64", "i386", "ppc64el", "riscv64", "s390x")
 EFI_PROGRAMS = {"bootx64.efi": "amd64", "bootaa64.efi": "arm64", "bootriscv64.efi": "riscv64", "bootia32.efi": "i386"}
+LARGEST_MENU = 64 << 10
+"""What a GRUB menu may have, in bytes; Ubuntu's have one or two thousand."""
+LARGEST_MENUS = 16 << 20
 AGAIN = "Download the ISO again and check it against the SHA256SUMS beside it."
 OTHER_KINDS = (
     (0, b"QFI\xfb", "a qcow2 disk image"),
@@ -67,8 +71,8 @@ class Medium:
     """An Ubuntu medium: ``size`` in bytes, and what it says about itself.
 
     ``version`` is like "24.04.3" and ``series`` like "24.04", None where nothing says so; ``arch`` is Debian's
-    name ("amd64", "arm64", …), None if unknown. ``grub_configs`` are the absolute paths of the GRUB menus that
-    start the installer's kernel.
+    name ("amd64", "arm64", …), None if unknown. ``menus`` are the GRUB menus that start the installer's kernel, by
+    absolute path. ``survey`` tells what all is on it.
     """
 
     path: Path
@@ -79,9 +83,11 @@ class Medium:
     series: str | None
     arch: str | None
     layout: Layout
-    grub_configs: tuple[str, ...]
+    menus: Mapping[str, bytes] = field(repr=False)
+    survey: Survey = field(repr=False)
 
 
+@still()
 def inspect(path: Path) -> Medium:
     """Return what the ISO at ``path`` is.
 
@@ -144,7 +150,10 @@ def _check_kind(path: Path, window: Window) -> None:
             raise MediumError(f"`{path}` is not an ISO image; it looks like {kind}.", hint=AGAIN)
     if window.size <= 17 * SECTOR:
         raise MediumError(f"`{path}` has only {window.size} bytes; that is too short for an ISO image.", hint=AGAIN)
-    raise MediumError(f"`{path}` is not an ISO 9660 image.", hint=AGAIN)
+    found = plain(window.at(16 * SECTOR + 1, 5).decode("latin-1"))
+    raise MediumError(
+        f"`{path}` is not an ISO 9660 image: it should have `CD001` in sector 16 and has `{found}` there.", hint=AGAIN
+    )
 
 
 def _check_length(path: Path, window: Window) -> None:
@@ -161,9 +170,11 @@ def _check_length(path: Path, window: Window) -> None:
 def _describe(path: Path, size: int, window: Window, volume: Volume) -> Medium:
     if not volume.has_directory("/casper"):
         raise MediumError(
-            f"`{path}` is no Ubuntu live medium: it has no folder /casper. Its volume id is `{volume.volume_id}`.",
+            f"`{path}` is no Ubuntu live medium: it has no folder /casper. Its volume id is "
+            f"`{plain(volume.volume_id)}`.",
             hint="Use a live-server ISO, such as ubuntu-24.04.3-live-server-amd64.iso.",
         )
+    survey = volume.survey()
     disk_info = ""
     with contextlib.suppress(MediumError):
         disk_info = volume.read(DISK_INFO).decode("utf-8", "replace").strip()
@@ -176,33 +187,33 @@ def _describe(path: Path, size: int, window: Window, volume: Volume) -> Medium:
         disk_info=disk_info,
         version=match.group() if match else None,
         series=match["series"] if match else None,
-        arch=_arch(says, volume),
+        arch=_arch(says, survey),
         layout=_layout(window, volume),
-        grub_configs=tuple(_menus(volume)),
+        menus=dict(_menus(volume, survey)),
+        survey=survey,
     )
 
 
-def _arch(says: str, volume: Volume) -> str | None:
+def _arch(says: str, survey: Survey) -> str | None:
     for word in re.findall(r"\w+", says):
         if word in ARCHITECTURES:
             return str(word)
-    for name in _below(volume, "/EFI"):
-        arch = EFI_PROGRAMS.get(name.rpartition("/")[2].lower())
+    for name in sorted(survey.files):
+        arch = EFI_PROGRAMS.get(name.rpartition("/")[2].lower()) if name.startswith("/EFI/") else None
         if arch:
             return arch
     return None
 
 
-def _below(volume: Volume, folder: str) -> Iterator[str]:
-    if volume.has_directory(folder):
-        yield from (name for name, entry in volume.listing(top=folder).items() if entry.kind == "file")
-
-
-def _menus(volume: Volume) -> Iterator[str]:
+def _menus(volume: Volume, survey: Survey) -> Iterator[tuple[str, bytes]]:
+    left = LARGEST_MENUS
     for folder in MENU_FOLDERS:
-        for name in sorted(_below(volume, folder)):
-            if name.endswith(".cfg") and boots_casper(volume.read(name).decode("utf-8", "surrogateescape")):
-                yield name
+        for name in sorted(survey.files):
+            if name.startswith(folder) and name.endswith(".cfg"):
+                text = volume.read(name, most=min(LARGEST_MENU, left))
+                left -= len(text)
+                if boots_casper(text.decode("utf-8", "surrogateescape")):
+                    yield name, text
 
 
 def _layout(window: Window, volume: Volume) -> Layout:

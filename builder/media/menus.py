@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from builder.errors import RemasterError
 from builder.media.grub import SerialPort, edit_menu
-from builder.media.image import read_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,10 +19,9 @@ PORTS = {"amd64": SerialPort(), "i386": SerialPort()}
 def edited_menus(medium: Medium, *, kernel_arguments: Sequence[str], timeout: int = 1) -> dict[str, bytes]:
     """Return the medium's GRUB menus with ``kernel_arguments`` in every entry, by absolute path.
 
-    ``timeout`` is in seconds. Raises RemasterError if the medium has no menu that starts its installer, and
-    MediumError if one cannot be read.
+    ``timeout`` is in seconds. Raises RemasterError if the medium has no menu that starts its installer.
     """
-    if not medium.grub_configs:
+    if not medium.menus:
         raise RemasterError(
             f"`{medium.path}` has no GRUB menu that starts the installer.",
             hint="Use a live-server ISO, 22.04 or newer.",
@@ -33,5 +31,5 @@ def edited_menus(medium: Medium, *, kernel_arguments: Sequence[str], timeout: in
         name: edit_menu(
             text.decode("utf-8", "surrogateescape"), kernel_arguments=kernel_arguments, serial=serial, timeout=timeout
         ).encode("utf-8", "surrogateescape")
-        for name, text in read_files(medium.path, medium.grub_configs).items()
+        for name, text in medium.menus.items()
     }

@@ -26,6 +26,8 @@ PROTECTIVE = 0xEE
 ESP_TYPES = ("c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "0xef")
 DATA_TYPES = ("ebd0a0a2-b9e5-4433-87c0-68b6b72699c7", "0xcd", "0x17", "0x83", "0x00")
 """Basic data, what xorriso calls an ISO 9660 partition and its gaps in a GPT, and its MBR types for it."""
+FIRST_VOLUME = 64
+"""The block of the first volume descriptor; what is before is free for partition tables (ECMA-119, 6.2.1)."""
 LAST_CYLINDER = 1023
 SECTORS_32 = 0xFFFFFFFF
 
@@ -52,6 +54,11 @@ class Gpt:
     raw: bytes
     fields: tuple[int | bytes, ...]
     entries: bytes
+
+    @property
+    def shared(self) -> tuple[int | bytes, ...]:
+        """What both copies have in common: revision, blocks for partitions, disk GUID, count and size of entries."""
+        return (*self.fields[1:3], *self.fields[7:10], *self.fields[11:])
 
     def number(self, index: int) -> int:
         """Return a numeric field of the header."""
@@ -104,6 +111,7 @@ def read_table(read: Read, size: int) -> Table:
     Raises RemasterError if there is a GPT whose checksums are wrong or whose two copies do not agree.
     """
     mbr = read(0, BLOCK)
+    blocks = size // BLOCK
     if len(mbr) < BLOCK or mbr[510:512] != b"\x55\xaa":
         return Table("none", mbr, ())
     used = [entry for entry in mbr_entries(mbr) if entry[5]]
@@ -114,44 +122,72 @@ def read_table(read: Read, size: int) -> Table:
             if entry[5]
         )
         return Table("mbr" if partitions else "none", mbr, partitions)
-    primary = _read_gpt(read, 1)
-    backup = _read_gpt(read, primary.alternate)
-    last = size // BLOCK - 1
-    if size % BLOCK or primary.alternate != last or backup.alternate != 1 or primary.entries != backup.entries:
+    primary = _read_gpt(read, 1, blocks)
+    if size % BLOCK or primary.alternate != blocks - 1:
         raise RemasterError(
-            f"The ISO's two partition tables do not agree: the second should be in block {last}, the end of the file.",
+            f"The ISO's two partition tables do not agree: the second should be in block {blocks - 1}, the end of the "
+            f"file, and the first names block {primary.alternate}.",
             hint="Something was cut off or added at the end of the ISO. Download it again.",
         )
-    return Table("gpt", mbr, _gpt_partitions(primary), primary, backup)
+    backup = _read_gpt(read, primary.alternate, blocks)
+    if backup.alternate != 1 or primary.shared != backup.shared or primary.entries != backup.entries:
+        raise RemasterError(
+            "The ISO's two partition tables do not agree: the second should be a copy of the first, and names block "
+            f"{backup.alternate} as the other's.",
+            hint="The ISO is damaged. Download it again.",
+        )
+    protective = [entry[4] for entry in used if entry[2] == PROTECTIVE]
+    if protective != [1]:
+        raise RemasterError(
+            f"The ISO's MBR protects its GPT from blocks {protective} on; expected was one entry, from block 1 on."
+        )
+    return Table("gpt", mbr, _gpt_partitions(primary, blocks), primary, backup)
 
 
-def _read_gpt(read: Read, block: int) -> Gpt:
+def _read_gpt(read: Read, block: int, blocks: int) -> Gpt:
     raw = read(block * BLOCK, BLOCK)
     damaged = f"The ISO's partition table in block {block} is damaged"
     if len(raw) < BLOCK or raw[:8] != b"EFI PART":
-        raise RemasterError(f"{damaged}: it has no GPT header.")
+        raise RemasterError(f"{damaged}: it has no GPT header, and begins with {raw[:8].hex() or 'nothing'}.")
     fields = GPT_HEADER.unpack_from(raw)
     length, checksum, here = fields[2], fields[3], fields[5]
     if not GPT_HEADER.size <= length <= BLOCK or here != block:
-        raise RemasterError(f"{damaged}: its header does not describe itself.")
+        raise RemasterError(f"{damaged}: its header says that it has {length} bytes and is in block {here}.")
     if zlib.crc32(raw[:16] + bytes(4) + raw[20:length]) != checksum:
-        raise RemasterError(f"{damaged}: its checksum is wrong.")
+        raise RemasterError(f"{damaged}: its checksum is wrong; it says {checksum:#010x}.")
     start, count, entry_size, entries_checksum = fields[10:14]
     if not (128 <= entry_size <= BLOCK and count * entry_size <= 1 << 20):  # noqa: PLR2004 - the least UEFI allows
         raise RemasterError(f"{damaged}: it has {count} entries of {entry_size} bytes.")
+    taken = -(-count * entry_size // BLOCK)
+    lowest, highest = (block + 1, FIRST_VOLUME) if block == 1 else (1, block)
+    if not lowest <= start <= highest - taken:
+        raise RemasterError(
+            f"{damaged}: its {count} entries are in block {start}; they should be right behind the first header, or "
+            "right before the second."
+        )
+    if not fields[7] <= fields[8] < blocks:
+        raise RemasterError(
+            f"{damaged}: blocks {fields[7]} to {fields[8]} are for partitions, and the ISO has {blocks} blocks."
+        )
     entries = read(start * BLOCK, count * entry_size)
     if zlib.crc32(entries) != entries_checksum:
         raise RemasterError(f"{damaged}: the checksum of its entries is wrong.")
     return Gpt(raw, fields, entries)
 
 
-def _gpt_partitions(gpt: Gpt) -> tuple[Partition, ...]:
+def _gpt_partitions(gpt: Gpt, blocks: int) -> tuple[Partition, ...]:
     partitions = []
     for index in range(len(gpt.entries) // gpt.entry_size):
         entry = gpt.entries[index * gpt.entry_size :][: gpt.entry_size]
         if any(entry[:16]):
             first, last = struct.unpack_from("<QQ", entry, 32)
             kind = str(uuid.UUID(bytes_le=entry[:16]))
+            if not 0 < first <= last < blocks:
+                raise RemasterError(
+                    f"The ISO's partition {index + 1} ({kind}) goes from block {first} to {last}, and the ISO has "
+                    f"{blocks} blocks.",
+                    hint="The ISO is damaged. Download it again.",
+                )
             partitions.append(Partition(index + 1, int(first), int(last - first + 1), kind))
     return tuple(partitions)
 

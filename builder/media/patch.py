@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from builder.media.window import SECTOR, sectors_for
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from builder.media.window import Read
 
 
@@ -76,12 +79,22 @@ class Canvas:
     def patch(self, size: int) -> Patch:
         """Return what was written as a patch to an image of ``size`` bytes, without what is as it was."""
         pieces: list[tuple[int, bytearray]] = []
-        for number in sorted(self._sectors):
+        for number, original in self._originals():
             sector = self._sectors[number]
-            if sector == self._original(number):
+            if sector == original:
                 continue
             if pieces and pieces[-1][0] + len(pieces[-1][1]) == number * SECTOR:
                 pieces[-1][1].extend(sector)
             else:
                 pieces.append((number * SECTOR, bytearray(sector)))
         return Patch(size, tuple((offset, bytes(data)) for offset, data in pieces))
+
+    def _originals(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the numbers of the written sectors in order, and what the source has there; neighbours in one read."""
+        numbers = sorted(self._sectors)
+        for _, run in itertools.groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
+            first, *rest = (number for _, number in run)
+            length = (len(rest) + 1) * SECTOR
+            data = self._source(first * SECTOR, length).ljust(length, b"\0")
+            for place, number in enumerate((first, *rest)):
+                yield number, data[place * SECTOR : (place + 1) * SECTOR]

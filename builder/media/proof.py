@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builder.errors import PrebakeError, RemasterError
 from builder.media.anatomy import examine
-from builder.media.reader import Entry, open_volume
+from builder.media.reader import Entry, Survey, open_volume
 from builder.media.window import BLOCK, SECTOR, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping
     from typing import BinaryIO
 
     from builder.media.anatomy import Anatomy
@@ -20,47 +21,49 @@ if TYPE_CHECKING:
 HINT = "This is a fault in prebake: please report it with the name of the ISO. Nothing was written."
 
 
-@dataclass(frozen=True)
-class Survey:
-    """What pycdlib sees of one volume: its name, and what each of its trees lists, by the tree's name."""
-
-    base: int
-    volume_id: str
-    listings: Mapping[str, Mapping[str, Entry]]
-
-
-def survey(file: BinaryIO, anatomy: Anatomy) -> tuple[Survey, ...]:
-    """Return what pycdlib sees of a source: from the medium's start, and from partition 1's.
+def survey(file: BinaryIO, base: int = 0) -> Survey:
+    """Return what pycdlib sees of a source's volume that starts at sector ``base``.
 
     Raises RemasterError if pycdlib finds it damaged.
     """
     try:
-        return tuple(_surveyed(file, base) for base in anatomy.bases)
+        with open_volume(file, base=base) as volume:
+            return volume.survey()
     except PrebakeError as error:
         raise RemasterError(f"The ISO cannot be changed: {error.message}", hint=error.hint) from error
 
 
-def _surveyed(file: BinaryIO, base: int) -> Survey:
-    with open_volume(file, base=base) as volume:
-        return Survey(base, volume.volume_id, {view: volume.listing(view) for view in volume.views})
-
-
-def prove(
-    file: BinaryIO, before: Anatomy, surveys: Sequence[Survey], patch: Patch, changes: Mapping[str, bytes]
-) -> None:
+def prove(file: BinaryIO, before: Anatomy, seen: Survey, patch: Patch, changes: Mapping[str, bytes]) -> None:
     """Check the image that ``patch`` makes of ``file``, without making it.
 
-    ``before`` and ``surveys`` tell what the source is; ``changes`` are contents by absolute path. Checked are
-    the anatomy (checksums, path tables, agreement of the trees), the ESP's bytes, and in every tree that
-    pycdlib sees which files there are, where they lie and what the changed ones hold. Raises RemasterError at
-    the first difference.
+    ``before`` and ``seen``, the survey of its first volume, tell what the source is; ``changes`` are contents by
+    absolute path. Checked are the anatomy (checksums, path tables, agreement of the trees), the ESP's bytes, and in
+    every tree that pycdlib sees which files there are, where they lie and what the changed ones hold. Raises
+    RemasterError at the first difference.
     """
     window = Window(file, size=patch.size, extents=patch.extents)
-    try:
-        after = examine(window.at, patch.size)
+    with _blamed():
+        after = examine(window.at, patch.size, bounded=True)
         _prove_esp(Window(file), window, before, after)
-        for old in surveys:
-            _prove_volume(file, old, patch, changes)
+        _prove_volume(file, seen, patch, changes)
+    for base in before.bases[1:]:
+        _prove_other(file, replace(seen, base=base), patch, changes)
+
+
+def _prove_other(file: BinaryIO, expected: Survey, patch: Patch, changes: Mapping[str, bytes]) -> None:
+    """Check the volume from partition 1, which usually shows what the first does and need not be surveyed."""
+    try:
+        _prove_volume(file, expected, patch, changes)
+    except PrebakeError:
+        other = survey(file, expected.base)
+        with _blamed():
+            _prove_volume(file, other, patch, changes)
+
+
+@contextlib.contextmanager
+def _blamed() -> Iterator[None]:
+    try:
+        yield
     except RemasterError as error:
         raise RemasterError(f"The changed ISO would be wrong: {error.message}", hint=HINT) from error
     except PrebakeError as error:
@@ -77,7 +80,7 @@ def _prove_esp(old: Window, new: Window, before: Anatomy, after: Anatomy) -> Non
 
 
 def _prove_volume(file: BinaryIO, old: Survey, patch: Patch, changes: Mapping[str, bytes]) -> None:
-    with open_volume(file, base=old.base, size=patch.size, extents=patch.extents) as result:
+    with open_volume(file, base=old.base, size=patch.size, extents=patch.extents, bounded=True) as result:
         if result.views != tuple(old.listings) or result.volume_id != old.volume_id:
             raise RemasterError("it has another volume id or other directory trees.")
         for view, listing in old.listings.items():

@@ -5,11 +5,12 @@ Sources: ECMA-119 (ISO 9660), 9.1; SUSP 1.12, 5; RRIP 1.12, 4.1.
 
 from __future__ import annotations
 
+import functools
 import struct
 from dataclasses import dataclass
 
 from builder.errors import RemasterError
-from builder.media.window import SECTOR
+from builder.media.window import SECTOR, plain
 
 DIRECTORY = 0x02
 MULTI_EXTENT = 0x80
@@ -45,12 +46,12 @@ class Record:
     @property
     def extent(self) -> int:
         """The first sector of the contents, counted from the start of the volume."""
-        return int(struct.unpack_from("<I", self.raw, 2)[0])
+        return int.from_bytes(self.raw[2:6], "little")
 
     @property
     def length(self) -> int:
         """The length of the contents in bytes."""
-        return int(struct.unpack_from("<I", self.raw, 10)[0])
+        return int.from_bytes(self.raw[10:14], "little")
 
     @property
     def flags(self) -> int:
@@ -60,7 +61,7 @@ class Record:
     @property
     def is_directory(self) -> bool:
         """Whether it is a directory, ``.`` and ``..`` included."""
-        return bool(self.flags & DIRECTORY)
+        return bool(self.raw[25] & DIRECTORY)
 
     @property
     def identifier(self) -> bytes:
@@ -72,7 +73,7 @@ class Record:
         """Whether it is ``.`` or ``..``."""
         return self.is_directory and self.identifier in {DOT, DOT_DOT}
 
-    @property
+    @functools.cached_property
     def system_use(self) -> tuple[bytes, ...]:
         """The Rock Ridge entries within the record, each with its four-byte head."""
         data = self.raw[HEADER + self.raw[32] + (self.raw[32] + 1) % 2 :]
@@ -125,6 +126,7 @@ class Record:
 
 def split_records(data: bytes, where: str) -> tuple[Record, ...]:
     """Return the records in a directory's contents; raise RemasterError if they make no sense."""
+    where = plain(where)
     records = []
     offset = 0
     while offset < len(data):
@@ -134,13 +136,24 @@ def split_records(data: bytes, where: str) -> tuple[Record, ...]:
             continue
         raw = data[offset : offset + length]
         if length <= HEADER or len(raw) < length or HEADER + raw[32] > length or offset % SECTOR + length > SECTOR:
-            raise RemasterError(f"The ISO's directory `{where}` is damaged: a record in it has an impossible length.")
+            raise RemasterError(
+                f"The ISO's directory `{where}` is damaged: the record at byte {offset} has an impossible "
+                f"length ({length})."
+            )
         read_both32(raw, 2, f"the place of an entry of `{where}`")
         read_both32(raw, 10, f"the length of an entry of `{where}`")
+        if raw[25] & ~(DIRECTORY | MULTI_EXTENT) or raw[1] or raw[26] or raw[27]:
+            raise RemasterError(
+                f"The ISO's directory `{where}` has an entry of an unexpected kind: flags {raw[25]:#04x}, {raw[1]} "
+                f"sectors of attributes, interleaved {raw[26]}:{raw[27]}; plain files and directories were expected."
+            )
         records.append(Record(raw))
         offset += length
     if len(records) < 2 or records[0].identifier != DOT or records[1].identifier != DOT_DOT:  # noqa: PLR2004 - . and ..
-        raise RemasterError(f"The ISO's directory `{where}` is damaged: it does not begin with `.` and `..`.")
+        raise RemasterError(
+            f"The ISO's directory `{where}` is damaged: it does not begin with `.` and `..`, "
+            f"but with {', '.join(repr(record.identifier) for record in records[:2]) or 'nothing'}."
+        )
     return tuple(records)
 
 

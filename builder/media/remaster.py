@@ -15,6 +15,7 @@ from builder.errors import MediumError, RemasterError
 from builder.events import Note, silent
 from builder.media import md5sum
 from builder.media.anatomy import SECTOR_BLOCKS, Anatomy, examine
+from builder.media.collector import still
 from builder.media.graft import Placed, Space, existing, graft
 from builder.media.partitions import find_geometry, grown, mbr_entries
 from builder.media.patch import Canvas, Patch, changed_sectors
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from builder.events import Reporter
+    from builder.media.reader import Survey
     from builder.media.records import Record
     from builder.media.volume import Path
     from builder.media.window import Read
@@ -45,13 +47,17 @@ LARGEST_READ = 64 << 20
 """What is read of a file that is there already, in bytes: menus and lists are small."""
 
 
-def plan(source: FilePath, files: Mapping[str, bytes], *, report: Reporter = silent) -> Patch:
+@still()
+def plan(
+    source: FilePath, files: Mapping[str, bytes], *, report: Reporter = silent, seen: Survey | None = None
+) -> Patch:
     """Return how ``source`` has to change to hold ``files``.
 
     ``files`` are contents by absolute path on the medium ("/nocloud/user-data"); missing directories are made,
     existing files are replaced, md5sum.txt follows. New entries take owner, mode and times of their
     neighbours, so the same source and files give the same bytes. What is returned has been proven: pycdlib
-    has opened the changed image and found in every directory tree what should be there.
+    has opened the changed image and found in every directory tree what should be there. ``seen`` is what an
+    inspection of the source has found on it, so that it need not be surveyed again.
 
     Raises RemasterError if the ISO's layout is not one that can be changed safely, or a path cannot be, and
     MediumError if it cannot be read at all.
@@ -62,10 +68,10 @@ def plan(source: FilePath, files: Mapping[str, bytes], *, report: Reporter = sil
         with source.open("rb") as file:
             window = Window(file)
             anatomy = examine(window.at, ending(window.at, window.size))
-            surveys = survey(file, anatomy)
+            seen = seen or survey(file)
             changes = _changes(window.at, anatomy, contents)
             patch = _settle(file, anatomy, changes)
-            prove(file, anatomy, surveys, patch, {"/" + "/".join(path): data for path, data in changes.items()})
+            prove(file, anatomy, seen, patch, {"/" + "/".join(path): data for path, data in changes.items()})
     except OSError as error:
         raise MediumError(f"`{source}` cannot be read: {error.strerror or error}.") from error
     sectors = sum(len(numbers) for numbers in changed_sectors(patch))

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from builder.errors import MediumError
-from builder.media.reader import open_volume
-
 if TYPE_CHECKING:
     from builder.media.image import Medium
 
@@ -28,13 +25,8 @@ def silenced(medium: Medium, seed: str) -> dict[str, bytes]:
     The result is contents by absolute path, for `plan`; it is empty for a medium nobody has put answers on. A
     leftover /autoinstall.yaml never wins over a seed that is found. But should cloud-init fail, the installer
     would take it and erase a disk by somebody else's answers; so it becomes one that asks.
-    Raises MediumError if the medium cannot be read.
     """
-    try:
-        with medium.path.open("rb") as file, open_volume(file) as volume:
-            there = {name for name, entry in volume.listing().items() if entry.kind == "file"}
-    except OSError as error:
-        raise MediumError(f"`{medium.path}` cannot be read: {error.strerror or error}.") from error
+    there = medium.survey.files
     rivals = (INSTALLERS_OWN, *(f"{seed}/{name}" for name in BESIDE))
     contents = {INSTALLERS_OWN: ASK % seed.encode()}
     return {name: contents.get(name, b"") for name in rivals if name in there}

@@ -7,13 +7,14 @@ time for the view from partition 1, whose sectors are counted from the partition
 
 from __future__ import annotations
 
+import functools
 import struct
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from builder.errors import RemasterError
 from builder.media.records import Record, both32, join_records, read_both32, split_records
-from builder.media.window import SECTOR
+from builder.media.window import SECTOR, plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,8 +27,7 @@ MOST_DESCRIPTORS = 32
 PRIMARY, BOOT_RECORD, SUPPLEMENTARY, TERMINATOR = 1, 0, 2, 255
 JOLIET_ESCAPES = (b"%/@", b"%/C", b"%/E")
 EL_TORITO = b"EL TORITO SPECIFICATION"
-LARGEST_DIRECTORY = 64 << 20
-LARGEST_PATH_TABLE = 16 << 20
+LARGEST_DIRECTORY = 8 << 20
 MOST_DIRECTORIES = 65535
 """A path table's parent number has 16 bits (ECMA-119, 9.4.4)."""
 
@@ -98,6 +98,8 @@ class Descriptors:
     joliet: Descriptor | None
     boot_catalog: int | None
     """The sector of the El Torito boot catalog, if there is one."""
+    end: int
+    """The first sector behind the set, counted from the medium's start."""
 
 
 def read_descriptors(read: Read, base: int) -> Descriptors:
@@ -114,7 +116,7 @@ def read_descriptors(read: Read, base: int) -> Descriptors:
         if raw[0] == TERMINATOR:
             if primary is None:
                 break
-            return Descriptors(base, primary, joliet, catalog)
+            return Descriptors(base, primary, joliet, catalog, base + number + 1)
         if raw[0] == PRIMARY and primary is None:
             primary = Descriptor(raw, offset)
         elif raw[0] == SUPPLEMENTARY and raw[88:91] in JOLIET_ESCAPES and joliet is None:
@@ -122,8 +124,14 @@ def read_descriptors(read: Read, base: int) -> Descriptors:
         elif raw[0] == BOOT_RECORD and raw[7:30] == EL_TORITO and catalog is None:
             catalog = int(struct.unpack_from("<I", raw, 71)[0])
         else:
-            raise RemasterError(f"The ISO has a volume descriptor of an unexpected kind ({raw[0]}) in sector {number}.")
-    raise RemasterError(f"The ISO has no complete set of volume descriptors from sector {base + FIRST_DESCRIPTOR} on.")
+            raise RemasterError(
+                f"The ISO has a volume descriptor of an unexpected kind ({raw[0]}) in sector {base + number}; expected "
+                "are a primary one, one of Joliet and one of El Torito.",
+            )
+    raise RemasterError(
+        f"The ISO has no complete set of volume descriptors from sector {base + FIRST_DESCRIPTOR} on: sector "
+        f"{base + number} has `{plain(raw[:6].hex())}` where a descriptor or the set's end was expected."
+    )
 
 
 @dataclass(frozen=True)
@@ -155,18 +163,31 @@ class Tree:
         """Return the name this tree shows for a record."""
         return name_of(record, joliet=self.joliet)
 
-    @property
+    @functools.cached_property
     def by_path(self) -> Mapping[Path, Directory]:
         """The directories by their names from the root."""
         return {directory.path: directory for directory in self.directories}
 
-    def files(self) -> list[tuple[Path, Record]]:
+    def files(self) -> Sequence[tuple[Path, Record]]:
         """Return every record that is no directory, with its path."""
+        return self._files
+
+    @functools.cached_property
+    def _files(self) -> Sequence[tuple[Path, Record]]:
         return [
             ((*directory.path, self.name_of(record)), record)
             for directory in self.directories
             for record in directory.records
             if not record.is_directory
+        ]
+
+    @functools.cached_property
+    def contents(self) -> Sequence[tuple[Path, int, int]]:
+        """The files that hold something: path, first sector counted from the medium's start, and length in bytes."""
+        return [
+            (path, self.base + record.extent, record.length)
+            for path, record in self._files
+            if record.length and not record.has(b"SL")
         ]
 
 
@@ -187,15 +208,23 @@ def read_tree(read: Read, base: int, descriptor: Descriptor, *, joliet: bool) ->
     seen: set[int] = set()
     queue: list[tuple[Path, Record]] = [((), descriptor.root)]
     for path, record in queue:
-        where = "/" + "/".join(path)
+        where = plain("/" + "/".join(path))
         if record.extent in seen or len(seen) >= MOST_DIRECTORIES:
-            raise RemasterError(f"The ISO's directories form a loop at `{where}`.")
+            raise RemasterError(
+                f"The ISO's directories form a loop at `{where}`: sector {record.extent} belongs to another one."
+            )
         seen.add(record.extent)
         if record.length % SECTOR or not 0 < record.length <= LARGEST_DIRECTORY:
-            raise RemasterError(f"The ISO's directory `{where}` has an impossible length ({record.length} bytes).")
+            raise RemasterError(
+                f"The ISO's directory `{where}` has an impossible length ({record.length} bytes; "
+                f"whole sectors, at most {LARGEST_DIRECTORY} bytes, were expected)."
+            )
         data = read((base + record.extent) * SECTOR, record.length)
         if len(data) < record.length:
-            raise RemasterError(f"The ISO's directory `{where}` lies beyond the end of the file.")
+            raise RemasterError(
+                f"The ISO's directory `{where}` lies beyond the end of the file: {record.length} bytes in sector "
+                f"{base + record.extent}."
+            )
         records = split_records(data, where)
         found.append(Directory(path, record.extent, record.length, records))
         queue += [
@@ -237,13 +266,21 @@ def identifiers_of(directories: Sequence[Directory]) -> list[bytes]:
 def _check_path_tables(read: Read, tree: Tree) -> None:
     descriptor = tree.descriptor
     size = descriptor.path_table_size
-    if size > LARGEST_PATH_TABLE or len(tree.by_path) != len(tree.directories):
-        raise RemasterError("The ISO's directories are not unambiguous: two have the same path.")
+    if len(tree.by_path) != len(tree.directories):
+        paths = [directory.path for directory in tree.directories]
+        double = next(path for number, path in enumerate(paths) if path in paths[:number])
+        raise RemasterError(
+            f"The ISO's directories are not unambiguous: two have the path `{plain('/' + '/'.join(double))}`."
+        )
     made = path_tables(tree.directories, identifiers_of(tree.directories))
-    kept = tuple(read((tree.base + extent) * SECTOR, size) for extent in descriptor.path_tables)
+    fits = size == len(made[0])
+    kept = tuple(read((tree.base + extent) * SECTOR, size) for extent in descriptor.path_tables) if fits else ()
     if made != kept or descriptor.spare_path_tables:
         kind = "Joliet" if tree.joliet else "ISO 9660"
+        found = f"{size} bytes were found" + (" that say something else" if fits and made != kept else "")
+        found += ", and spare copies of it" if descriptor.spare_path_tables else ""
         raise RemasterError(
-            f"The ISO's {kind} path table (volume at sector {tree.base}) does not agree with its directories.",
+            f"The ISO's {kind} path table (volume at sector {tree.base}) does not agree with its directories: for "
+            f"{len(tree.directories)} directories {len(made[0])} bytes were expected, and {found}.",
             hint="This ISO was made in a way prebake does not know. Use the ISO as Canonical publishes it.",
         )

@@ -17,12 +17,23 @@ SECTOR = 2048
 BLOCK = 512
 """Bytes in a block of a disk, the unit of partition tables."""
 
-PARSE_BUDGET = 256 << 20
-"""How many bytes of structures one medium may have; a real one has about two megabytes."""
+PARSE_BUDGET = 16 << 20
+"""How many bytes may be read to parse one medium; a real one takes about two megabytes."""
+LEAST_CHARGE = 512
+"""What reading anything costs of a budget, in bytes, so that many small readings come to an end too."""
+LONGEST_SHOWN = 200
 
 if TYPE_CHECKING:
     Read = Callable[[int, int], bytes]
     """Given an offset and a length in bytes, return the bytes there; fewer where the medium ends."""
+
+
+def plain(text: str) -> str:
+    """Return ``text`` as it can be shown on a terminal: what is not printable escaped, and not too long."""
+    if len(text) <= LONGEST_SHOWN and text.isprintable():
+        return text
+    shown = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text[: LONGEST_SHOWN + 1])
+    return shown if len(shown) <= LONGEST_SHOWN else shown[: LONGEST_SHOWN - 1] + "…"
 
 
 def sectors_for(length: int) -> int:
@@ -41,7 +52,7 @@ class Window(io.RawIOBase):
     ``start`` is the offset in bytes that becomes offset 0. ``size`` is the size in bytes of the whole image
     (the file's own size by default); what lies beyond the file reads as zeros. ``extents`` are ordered pieces
     (offset in the whole image, bytes) that lie over the file. With ``budget``, reading more bytes than that
-    raises MediumError: no parser can be led in circles for ever.
+    raises MediumError (the smallest reading counts as 512): no parser can be led in circles for ever.
     """
 
     def __init__(
@@ -72,10 +83,11 @@ class Window(io.RawIOBase):
         """Return ``length`` bytes from ``offset`` on, fewer where the window ends."""
         length = max(min(length, self._size - offset), 0) if offset >= 0 else 0
         if self.budget is not None:
-            self.budget -= length
+            self.budget -= max(length, LEAST_CHARGE)
             if self.budget < 0:
                 raise MediumError(
-                    "The ISO's directories do not come to an end: its structures are damaged.",
+                    f"The ISO's structures do not come to an end: {length} bytes more were to be read from byte "
+                    f"{offset} on, and that much is not expected to be needed.",
                     hint="Download the ISO again.",
                 )
         first = self._start + offset
