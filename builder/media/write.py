@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import sys
+import threading
 from typing import TYPE_CHECKING, BinaryIO
 
 from builder.errors import HostError
@@ -15,10 +16,14 @@ from builder.events import Progress, silent
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from typing_extensions import Self
+
     from builder.events import Reporter
     from builder.media.patch import Patch
 
 CHUNK = 16 << 20
+FLUSHED = 128 << 20
+"""After how many bytes more a file is brought to the disk."""
 FICLONE = 0x40049409
 """The request that makes a file share another's blocks (Linux, ioctl_ficlone(2))."""
 WHAT = "Writing the ISO"
@@ -61,16 +66,62 @@ def _copy(old: BinaryIO, new: BinaryIO, destination: Path, size: int, report: Re
         raise OSError(errno.ENOSPC, f"{free} bytes are free")
     done = 0
     fast = hasattr(os, "copy_file_range")
-    while done < length:
-        step = min(CHUNK, length - done)
-        copied = _kernel_copy(old, new, step, done) if fast else 0
-        if not copied:
-            fast = False
-            copied = _plain_copy(old, new, step, done)
-        if not copied:
-            raise OSError(errno.EIO, "the source ended early", str(destination))
-        done += copied
-        report(Progress(WHAT, done, size))
+    with _Flusher(new.fileno()) as flusher:
+        while done < length:
+            step = min(CHUNK, length - done)
+            copied = _kernel_copy(old, new, step, done) if fast else 0
+            if not copied:
+                fast = False
+                copied = _plain_copy(old, new, step, done)
+            if not copied:
+                raise OSError(errno.EIO, "the source ended early", str(destination))
+            done += copied
+            flusher.add(copied)
+            report(Progress(WHAT, done, size))
+
+
+class _Flusher:
+    """Brings a file to the disk while more of it is being written, so that less is left for the end.
+
+    A failure is raised at the latest when it ends: the kernel tells a file's writer of it only once.
+    """
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+        self._waiting = 0
+        self._wanted = threading.Event()
+        self._over = False
+        self._error: OSError | None = None
+        self._thread = threading.Thread(target=self._run, name="flush", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def add(self, length: int) -> None:
+        """Say that ``length`` bytes more were written."""
+        self._waiting += length
+        if self._error:
+            raise self._error
+        if self._waiting >= FLUSHED:
+            self._waiting = 0
+            self._wanted.set()
+
+    def _run(self) -> None:
+        while self._wanted.wait() and not self._over:
+            self._wanted.clear()
+            try:
+                os.fsync(self._handle)
+            except OSError as error:
+                self._error = error
+                return
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._over = True
+        self._wanted.set()
+        self._thread.join()
+        if self._error and kind is None:
+            raise self._error
 
 
 def _cloned(old: BinaryIO, new: BinaryIO) -> bool:
