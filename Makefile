@@ -11,14 +11,14 @@ RELEASE ?= 24.04
 ARGS ?=
 SOURCE = $(if $(ISO),--iso '$(ISO)',--release '$(RELEASE)')
 
-.PHONY: help image iso rehearsal test test-fast lint bench doctor clean wheel host host-rehearsal host-test
+.PHONY: help image iso rehearsal test test-fast lint bench fuzz doctor clean wheel host host-rehearsal host-test
 
 help:
 	@echo "make image [ISO=FILE]   an image from Ubuntu's live-server ISO, in output/"
 	@echo "make iso   [ISO=FILE]   the ISO with the answers inside, for a stick or bare metal"
 	@echo "make rehearsal          the same journey from a medium made on the spot from Debian's packages"
 	@echo "make test, test-fast    all tests; those that boot nothing"
-	@echo "make lint, bench, doctor, wheel, clean"
+	@echo "make lint, bench, fuzz, doctor, wheel, clean"
 
 host:
 	@PYTHON='$(PYTHON)' scripts/host-setup image
@@ -51,12 +51,12 @@ doctor: $(READY)
 
 test: host-test
 	@$(MAKE) --no-print-directory $(READY)
-	$(VENV)/bin/pytest -m "not boot" -q -n auto
+	$(VENV)/bin/pytest -m "not boot" -q -n auto --dist worksteal
 	$(VENV)/bin/pytest -m boot -v
 
 test-fast: host-test
 	@$(MAKE) --no-print-directory $(READY)
-	$(VENV)/bin/pytest -m "not boot" -q -n auto
+	$(VENV)/bin/pytest -m "not boot" -q -n auto --dist worksteal
 
 lint: host-test
 	@$(MAKE) --no-print-directory $(READY)
@@ -70,6 +70,11 @@ lint: host-test
 bench: host-rehearsal
 	@$(MAKE) --no-print-directory $(READY)
 	$(VENV)/bin/python -m benchmarks
+
+fuzz: host-test
+	@$(MAKE) --no-print-directory $(READY)
+	$(VENV)/bin/pip install --quiet --editable '.[fuzz]'
+	$(VENV)/bin/python -m benchmarks.fuzz $(ARGS)
 
 wheel:
 	@$(MAKE) --no-print-directory $(READY)
