@@ -1,7 +1,7 @@
 """Times the ways to put answers on a large ISO, side by side: `python -m benchmarks.figures [--size 2.5G]`.
 
 An ISO of that size with Ubuntu's layout is made once and kept in the cache (`benchmarks.medium`). Then, in rounds and
-in turn: the thin overlay that `prebake image` boots, the file that `prebake iso` writes, a copy of the ISO brought to
+in turns that rotate: the thin overlay that `prebake image` boots, the file that `prebake iso` writes, a copy of the ISO brought to
 the disk and one that is not, xorriso loading it and writing it anew, and all of it extracted and made into a new ISO.
 Each is done by a child of its own, with no results of others on the disk and nothing left to be written;
 `benchmarks.cost` says what is counted. The ISO itself is in the page cache, for all ways alike. Compare ratios within
@@ -101,8 +101,9 @@ def run_rounds(ways: Sequence[Way], iso: Path, work: Path, rounds: int) -> Costs
     costs: Costs = {way.title: [] for way in ways}
     results = work / "results"
     sow(iso, work / SEED)
-    for _ in range(rounds):
-        for way in ways:
+    for number in range(rounds):
+        for place in range(len(ways)):  # disks have bursts and pauses: each way comes after each other one
+            way = ways[(place + number) % len(ways)]
             results.mkdir()
             os.sync()
             costs[way.title].append(spend(way.module, way.name, iso, results))

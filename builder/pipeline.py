@@ -24,7 +24,7 @@ from builder.workspace import check_free, check_place, deliver, existing_parent,
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from builder.events import Reporter
+    from builder.events import Event, Reporter
     from builder.image.facts import Check
     from builder.media.changes import Change
     from builder.spec import Spec
@@ -99,7 +99,10 @@ def write_remastered_iso(spec: Spec, iso: Path, target: Path, report: Reporter, 
         check_layout(spec, medium)
         answers = answers_for(spec, medium, watched=False)
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_iso(medium.path, remastered(medium, answers, report, timeout=1), target, report)
+        notes: list[Event] = []  # from another thread, so they are told afterwards
+        write_iso(medium.path, lambda: remastered(medium, answers, notes.append, timeout=1), target, report)
+        for note in notes:
+            report(note)
     return target
 
 

@@ -7,13 +7,15 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from builder.command import run
-from builder.errors import HostError, PrebakeError
+from builder.errors import HostError, PrebakeError, RemasterError
 from builder.events import Event, Progress
 from builder.media import write
 from builder.media.patch import Patch
@@ -21,6 +23,7 @@ from builder.media.write import write_iso
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import BinaryIO
 
 PATCH = Patch(6144, ((0, b"A" * 2048), (4096, b"C" * 2048)))
 
@@ -39,6 +42,64 @@ def test_it_is_the_source_with_the_extents(source: Path, tmp_path: Path) -> None
     assert source.read_bytes() == b"s" * 4096
     assert events[-1] == Progress(write.WHAT, 6144, 6144)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new.iso", "source.iso"]
+
+
+def test_the_patch_may_be_made_meanwhile(source: Path, tmp_path: Path) -> None:
+    write_iso(source, lambda: PATCH, tmp_path / "new.iso")
+    assert (tmp_path / "new.iso").read_bytes() == b"A" * 2048 + b"s" * 2048 + b"C" * 2048
+
+
+def test_what_stops_the_patch_stops_the_copying(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The copying goes on until the refusal is there, and not to its end."""
+    refused = threading.Event()
+    copied: list[int] = []
+
+    def refuse() -> Patch:
+        try:
+            raise RemasterError("not this one")
+        finally:
+            refused.set()
+
+    def slow(old: BinaryIO, new: BinaryIO, length: int, at: int) -> int:
+        del old, new, length
+        copied.append(at)
+        assert refused.wait(10)
+        time.sleep(0.01)
+        return 1
+
+    monkeypatch.setattr(write, "_cloned", lambda _old, _new: False)
+    monkeypatch.setattr(write, "_kernel_copy", slow)
+    monkeypatch.setattr(write, "_plain_copy", slow)
+    with pytest.raises(RemasterError, match="not this one"):
+        write_iso(source, refuse, tmp_path / "new.iso")
+    assert len(copied) < 100
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_a_disk_that_fails_meanwhile_is_told(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel tells a failed write-back once, and that may be in the middle."""
+    main = threading.get_ident()
+    synced, plainly = os.fsync, write._plain_copy
+    failed = threading.Event()
+
+    def fails(handle: int) -> None:
+        if threading.get_ident() != main:
+            failed.set()
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        synced(handle)
+
+    def slow(old: BinaryIO, new: BinaryIO, length: int, at: int) -> int:
+        assert not at or failed.wait(10)
+        return plainly(old, new, min(length, 1000), at)
+
+    monkeypatch.setattr(write, "_kernel_copy", slow)
+
+    monkeypatch.setattr(os, "fsync", fails)
+    monkeypatch.setattr(write, "FLUSHED", 1)
+    monkeypatch.setattr(write, "_cloned", lambda _old, _new: False)
+    with pytest.raises(HostError, match=os.strerror(errno.EIO)):
+        write_iso(source, PATCH, tmp_path / "new.iso")
+    assert list(tmp_path.iterdir()) == [source]
 
 
 def test_what_no_extent_holds_is_zero(source: Path, tmp_path: Path) -> None:

@@ -8,13 +8,16 @@ import secrets
 import shutil
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from builder.errors import HostError
 from builder.events import Progress, silent
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
+    from concurrent.futures import Future
 
     from typing_extensions import Self
 
@@ -31,50 +34,58 @@ NO_FAST_COPY = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTS
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
-def write_iso(source: Path, patch: Patch, destination: Path, report: Reporter = silent) -> None:
+def write_iso(source: Path, patch: Patch | Callable[[], Patch], destination: Path, report: Reporter = silent) -> None:
     """Write the image that ``patch`` makes of ``source`` to ``destination``.
 
-    It is written aside in the same folder and renamed when it is whole and on the disk; what was at
-    ``destination`` before stays until then. Reports Progress in bytes. Raises HostError if the disk is full
-    or cannot be written to, and leaves nothing behind.
+    ``patch`` may be a function that returns it: it is called in a thread of its own while the source is copied, and
+    what it raises ends the copying and is raised. The image is written aside in the same folder and renamed when it
+    is whole and on the disk; what was at ``destination`` before stays until then. Reports Progress in bytes. Raises
+    HostError if the disk is full or cannot be written to, and leaves nothing behind.
     """
+    size = 0
     aside = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}.part")
     try:
-        with source.open("rb") as old, aside.open("xb") as new:
-            _copy(old, new, destination, patch.size, report)
-            for offset, data in patch.extents:
+        with source.open("rb") as old, aside.open("xb") as new, ThreadPoolExecutor(1) as pool:
+            size = os.fstat(old.fileno()).st_size if callable(patch) else patch.size
+            made = pool.submit(patch if callable(patch) else lambda: patch)
+            _copy(old, new, size, report, made)
+            size = made.result().size
+            for offset, data in made.result().extents:
                 new.seek(offset)
                 new.write(data)
-            new.truncate(patch.size)
+            new.truncate(size)
             new.flush()
             os.fsync(new.fileno())
         aside.replace(destination)
         _sync_folder(destination.parent)
     except OSError as error:
-        raise _explained(error, destination, patch.size) from error
+        raise _explained(error, destination, size) from error
     finally:
         aside.unlink(missing_ok=True)
-    report(Progress(WHAT, patch.size, patch.size))
+    report(Progress(WHAT, size, size))
 
 
-def _copy(old: BinaryIO, new: BinaryIO, destination: Path, size: int, report: Reporter) -> None:
+def _copy(old: BinaryIO, new: BinaryIO, size: int, report: Reporter, awaited: Future[Patch]) -> None:
+    """Copy ``size`` bytes, fewer if the source has fewer; raise what ``awaited`` raises as soon as it does."""
     length = min(os.fstat(old.fileno()).st_size, size)
     if _cloned(old, new):
         return
-    free = shutil.disk_usage(destination.parent).free
+    free = shutil.disk_usage(Path(new.name).parent).free
     if free < size:
         raise OSError(errno.ENOSPC, f"{free} bytes are free")
     done = 0
     fast = hasattr(os, "copy_file_range")
     with _Flusher(new.fileno()) as flusher:
         while done < length:
+            if awaited.done():
+                awaited.result()
             step = min(CHUNK, length - done)
             copied = _kernel_copy(old, new, step, done) if fast else 0
             if not copied:
                 fast = False
                 copied = _plain_copy(old, new, step, done)
             if not copied:
-                raise OSError(errno.EIO, "the source ended early", str(destination))
+                raise OSError(errno.EIO, "the source ended early")
             done += copied
             flusher.add(copied)
             report(Progress(WHAT, done, size))
