@@ -1,11 +1,11 @@
 """Times the ways to put answers on a large ISO, side by side: `python -m benchmarks.figures [--size 2.5G]`.
 
 An ISO of that size with Ubuntu's layout is made once and kept in the cache (`benchmarks.medium`). Then, in rounds and
-in turns that rotate: the thin overlay that `prebake image` boots, the file that `prebake iso` writes, a copy of the ISO brought to
-the disk and one that is not, xorriso loading it and writing it anew, and all of it extracted and made into a new ISO.
-Each is done by a child of its own, with no results of others on the disk and nothing left to be written;
-`benchmarks.cost` says what is counted. The ISO itself is in the page cache, for all ways alike. Compare ratios within
-one run; these are no limits.
+in turns that rotate: the thin overlay that `prebake image` boots, the file that `prebake iso` writes, a copy of the
+ISO brought to the disk and one that is not, xorriso loading it and writing it anew, and all of it extracted and made
+into a new ISO. Each is done by a child of its own, with no results of others on the disk and nothing left to be
+written; `benchmarks.cost` says what is counted. The ISO itself is in the page cache, for all ways alike. Compare
+ratios within one run; these are no limits.
 """
 
 from __future__ import annotations

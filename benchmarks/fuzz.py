@@ -129,7 +129,7 @@ class Target:
 
     def listed(self, folder: str) -> str:
         """Return what xorriso lists."""
-        argv = ["xorriso", "-abort_on", "NEVER", "-indev", str(self.image), "-lsl", folder]
+        argv = ["xorriso", "-abort_on", "NEVER", "-indev", f"stdio:{self.image}", "-lsl", folder]
         return subprocess.run(argv, capture_output=True, check=False).stdout.decode("utf-8", "replace")
 
 

@@ -223,6 +223,26 @@ def partition_entries_among_the_files(disc: Disc) -> None:
     disc.seal()
 
 
+@case("its 248 entries are in block 2; they should be")
+def backup_that_shares_the_first_ones_entries(disc: Disc) -> None:
+    """Both would be written when the table grows, and the second over what is behind the first."""
+    disc.put(len(disc.data) - BLOCK + 72, struct.pack("<Q", 2))
+    disc.seal()
+
+
+@case("`/` has an entry of the impossible name '[.]'")
+def directory_called_dot(disc: Disc) -> None:
+    at = disc.use(disc.record(b"DISTS"), b"NM")
+    disc.insert(disc.record(b"DISTS"), b"")
+    disc.put(at, b"NM" + bytes([6, 1, 0]) + b"." + b"PD" + bytes([disc.data[at + 2] - 6, 1]))
+
+
+@case("`/casper` has an entry of the impossible name ''")
+def joliet_name_of_nothing(disc: Disc) -> None:
+    at = disc.data.index("vmlinuz".encode("utf-16-be"))
+    disc.put(at, "\0;".encode("utf-16-be")[2:])
+
+
 @case("goes on in sector .* at .* for .* bytes; expected")
 def continuation_outside(disc: Disc) -> None:
     disc.both(disc.use(disc.record(b"\0"), b"CE") + 4, 0x7FFFFFFF)

@@ -159,7 +159,7 @@ def _read_gpt(read: Read, block: int, blocks: int) -> Gpt:
     if not (128 <= entry_size <= BLOCK and count * entry_size <= 1 << 20):  # noqa: PLR2004 - the least UEFI allows
         raise RemasterError(f"{damaged}: it has {count} entries of {entry_size} bytes.")
     taken = -(-count * entry_size // BLOCK)
-    lowest, highest = (block + 1, FIRST_VOLUME) if block == 1 else (1, block)
+    lowest, highest = (block + 1, FIRST_VOLUME) if block == 1 else (fields[8] + 1, block)
     if not lowest <= start <= highest - taken:
         raise RemasterError(
             f"{damaged}: its {count} entries are in block {start}; they should be right behind the first header, or "

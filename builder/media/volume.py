@@ -226,6 +226,10 @@ def read_tree(read: Read, base: int, descriptor: Descriptor, *, joliet: bool) ->
                 f"{base + record.extent}."
             )
         records = split_records(data, where)
+        for one in records[2:]:
+            name = name_of(one, joliet=joliet)
+            if name in {"", ".", ".."} or "/" in name:
+                raise RemasterError(f"The ISO's directory `{where}` has an entry of the impossible name {name!r}.")
         found.append(Directory(path, record.extent, record.length, records))
         queue += [
             ((*path, name_of(child, joliet=joliet)), child)
