@@ -239,8 +239,8 @@ def directory_called_dot(disc: Disc) -> None:
 
 @case("`/casper` has an entry of the impossible name ''")
 def joliet_name_of_nothing(disc: Disc) -> None:
-    at = disc.data.index("vmlinuz".encode("utf-16-be"))
-    disc.put(at, "\0;".encode("utf-16-be")[2:])
+    at = disc.data.index("hwe-vmlinuz".encode("utf-16-be"))
+    disc.put(at, ";".encode("utf-16-be"))
 
 
 @case("goes on in sector .* at .* for .* bytes; expected")
