@@ -16,8 +16,8 @@ from pathlib import Path
 from benchmarks.figures import SIZE, remaster, say
 from builder.events import silent
 from builder.rehearsal.build import rehearsal_iso
+from builder.size import parse_size
 from builder.store import cache_folder
-from builder.vm.disk import parse_size
 
 
 def journey(iso: Path, work: Path) -> None:

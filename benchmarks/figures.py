@@ -27,9 +27,9 @@ from builder import boot
 from builder.autoinstall import render
 from builder.media.image import inspect
 from builder.media.menus import edited_menus
+from builder.size import parse_size
 from builder.spec import Spec
 from builder.store import cache_folder
-from builder.vm.disk import parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

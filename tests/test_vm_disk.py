@@ -14,8 +14,9 @@ from builder import command
 from builder.command import CommandError
 from builder.errors import UsageError
 from builder.events import Event, Progress
+from builder.size import SECTOR, parse_size
 from builder.vm import disk
-from builder.vm.disk import coalesce, parse_size
+from builder.vm.disk import coalesce
 
 needs_qemu_img = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="needs qemu-img")
 
@@ -108,8 +109,8 @@ def test_any_file_name_will_do(tmp_path: Path, name: str, monkeypatch: pytest.Mo
 def test_an_overlay_reads_as_the_patched_source(
     tmp_path: Path, source: bytes, sectors: int, extents: list[tuple[int, bytes]]
 ) -> None:
-    source = source.ljust(-(-len(source) // disk.SECTOR) * disk.SECTOR, b"\0")
-    size = sectors * disk.SECTOR
+    source = source.ljust(-(-len(source) // SECTOR) * SECTOR, b"\0")
+    size = sectors * SECTOR
     fitting = [(offset % size, data[: size - offset % size]) for offset, data in extents]
     medium = tmp_path / "medium.iso"
     medium.write_bytes(source)

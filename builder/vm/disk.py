@@ -21,19 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from builder import command
-from builder.errors import UsageError
 from builder.events import Progress, silent
+from builder.size import SECTOR
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from builder.events import Reporter
-
-SECTOR = 512
-"""What a disk's size is a multiple of."""
-
-UNITS: Mapping[str, int] = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
-"""Powers of two of the letters in a size, as QEMU has them."""
 
 WRITES_AT_ONCE = 200
 """How many extents one start of qemu-io writes: far below any limit on arguments."""
@@ -66,27 +60,6 @@ class Check:
     def clean(self) -> bool:
         """Whether nothing at all is wrong."""
         return not (self.corruptions or self.leaks or self.errors)
-
-
-def parse_size(text: str) -> int:
-    """Return the bytes of a size such as "10G", "512MiB", "1.5T" or "1073741824".
-
-    Units are powers of 1024. Raises UsageError unless it is a positive whole number of 512-byte sectors.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE | re.ASCII)
-    if match is None:
-        raise UsageError(f"`{text}` is not a size.", hint="Write a number and a unit, such as 10G or 512M.")
-    number, unit = match[1], match[2].upper()
-    whole, _, part = number.partition(".")
-    scale = 10 ** len(part)
-    size: int
-    size, rest = divmod(int(whole + part) << UNITS[unit], scale)
-    if rest or size <= 0 or size % SECTOR:
-        raise UsageError(
-            f"`{text}` is not a positive whole number of {SECTOR}-byte sectors.",
-            hint="Write a number and a unit, such as 10G or 512M.",
-        )
-    return size
 
 
 def create(path: Path, size: int | None, backing: Path | None = None, backing_format: str | None = None) -> None:
