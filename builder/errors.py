@@ -17,7 +17,7 @@ One tree, one exit code a class. An error carries what a person needs to act:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,9 +56,13 @@ class UsageError(PrebakeError):
 
 
 class AnswersError(PrebakeError):
-    """The class file or the answers are bad."""
+    """The class file or the answers are bad; ``problems`` holds each of them, where they are told one by one."""
 
     exit_code = 3
+
+    def __init__(self, message: str, *, hint: str | None = None, problems: Sequence[Any] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.problems = tuple(problems)
 
 
 class HostError(PrebakeError):

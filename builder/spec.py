@@ -1,46 +1,82 @@
-"""What is wanted: one machine, as an instructor would describe it."""
+"""What is wanted: one machine, as an instructor would describe it. Values only; `builder.autoinstall` checks them."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from builder.errors import AnswersError
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 GIB = 1 << 30
-SMALLEST_DISK = 4 * GIB
-USERNAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
-HOSTNAME = re.compile(r"(?=.{1,63}$)[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?)*")
-LOCALE = re.compile(r"[A-Za-z]+(_[A-Z]+)?(\.[A-Za-z0-9-]+)?(@[a-z]+)?")
-ZONE = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*")
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-LONGEST_PASSWORD = 128
-_PRESENT = """
-root admin daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc gnats nobody adm tty disk kmem
-dialout fax voice cdrom floppy tape sudo audio dip operator src shadow utmp video sasl plugdev staff users nogroup input
-systemd-network systemd-resolve systemd-timesync systemd-journal messagebus syslog kvm render crontab lxd sgx tss uuidd
-tcpdump landscape pollinate sshd polkitd usbmux netdev _apt
-"""
-RESERVED = frozenset(_PRESENT.split())
-"""Users and groups that a server has before anybody logs in."""
 
 
 @dataclass(frozen=True)
 class User:
-    """Who can log in. The password is never shown."""
+    """Who can log in. Neither the password nor its hash is ever shown; an empty hash is made from the password."""
 
     name: str = "ubuntu"
     full_name: str = "Ubuntu"
     password: str = field(default="powercoders", repr=False)
+    password_hash: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class Snap:
+    """A snap to install; an empty channel is the snap's default."""
+
+    name: str
+    channel: str = ""
+    classic: bool = False
+
+
+@dataclass(frozen=True)
+class File:
+    """A file to put on the target: from ``source`` on this host, or ``content`` if there is none.
+
+    ``mode`` is the permission bits; an empty ``group`` is the owner's own.
+    """
+
+    path: str
+    source: Path | None = None
+    content: str = ""
+    owner: str = "root"
+    group: str = ""
+    mode: int = 0o644
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a class adds to the installed system, in this order: packages, snaps, files, commands of root's."""
+
+    packages: tuple[str, ...] = ()
+    snaps: tuple[Snap, ...] = ()
+    files: tuple[File, ...] = ()
+    commands: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Say whether there is anything."""
+        return bool(self.packages or self.snaps or self.files or self.commands)
+
+    @property
+    def fetches(self) -> bool:
+        """Whether it takes the Internet."""
+        return bool(self.packages or self.snaps)
 
 
 @dataclass(frozen=True)
 class Spec:
     """One machine. The defaults are the lesson's: user ubuntu, entire disk, English, no SSH server.
 
-    ``disk`` is in bytes, ``memory`` in MiB; ``storage`` is "direct" or "lvm"; ``firmware`` is what the
-    machine is installed under, "bios" or "uefi"; an empty ``timezone`` is the installer's own, UTC;
-    ``network`` is "nat" (the installer reaches the Internet) or "offline" (an address, but no way out).
+    ``disk`` and ``swap`` (0: none) are in bytes, ``memory`` in MiB; ``source`` is "server" or "minimal";
+    ``storage`` is "direct" or "lvm"; ``firmware`` is what the machine is installed under, "bios" or "uefi"; an empty
+    ``timezone`` is the installer's own, UTC; ``updates`` is "security", "all" or "none".
+
+    ``network`` says whether the installer reaches the Internet: "nat" (it must), "offline" (it gets an address, but
+    no way out) or "auto" (if this host does). ``netplan`` is the target's network, by default DHCP on any ``e*``
+    card; ``autoinstall`` holds further sections of the answers. ``whole_disk`` and ``ssh_server`` tell what the
+    finished system has to be like.
     """
 
     name: str
@@ -53,51 +89,17 @@ class Spec:
     keyboard: str = "us"
     keyboard_variant: str = ""
     timezone: str = ""
-    source: str = "ubuntu-server"
+    source: str = "server"
     storage: str = "direct"
+    swap: int = 0
     firmware: str = "bios"
     network: str = "nat"
-
-
-def check(spec: Spec) -> None:
-    """Refuse a machine that cannot be, before anything starts.
-
-    Raises AnswersError that names what is wrong and what was expected.
-    """
-    rules = (
-        ("name", spec.name, NAME, "letters, digits, dots, dashes and underscores"),
-        ("user name", spec.user.name, USERNAME, "lower-case letters, digits, dashes; a letter first; at most 32"),
-        ("host name", spec.hostname, HOSTNAME, "letters, digits and dashes, at most 63"),
-        ("locale", spec.locale, LOCALE, "something like en_US.UTF-8"),
-        ("time zone", spec.timezone or "UTC", ZONE, "something like Europe/Zurich"),
-    )
-    for what, value, pattern, expected in rules:
-        if not pattern.fullmatch(value):
-            raise AnswersError(f"The {what} {value!r} cannot be used.", hint=f"Expected: {expected}.")
-    if spec.user.name in RESERVED:
-        raise AnswersError(
-            f"The user name {spec.user.name!r} is reserved by the system.", hint="Choose another, such as ubuntu."
-        )
-    if not spec.user.full_name.isprintable() or ":" in spec.user.full_name:
-        raise AnswersError(
-            f"The full name {spec.user.full_name!r} cannot be used.", hint="Expected: one line without a colon."
-        )
-    if not spec.user.password.isprintable() or len(spec.user.password) > LONGEST_PASSWORD:
-        raise AnswersError(
-            "The password cannot be typed at a console.",
-            hint=f"Expected: printable characters on one line, at most {LONGEST_PASSWORD}.",
-        )
-    if not spec.user.password:
-        raise AnswersError("The password is empty.", hint="Nobody could log in at the console. Give one.")
-    if spec.disk < SMALLEST_DISK:
-        raise AnswersError(
-            f"A disk of {spec.disk / GIB:.1f} GiB is too small for the server.",
-            hint=f"Give at least {SMALLEST_DISK // GIB}G, better 10G.",
-        )
-    for what, value, known in (
-        ("storage layout", spec.storage, ("direct", "lvm")),
-        ("firmware", spec.firmware, ("bios", "uefi")),
-        ("network", spec.network, ("nat", "offline")),
-    ):
-        if value not in known:
-            raise AnswersError(f"The {what} {value!r} is not known.", hint=f"Expected: {' or '.join(known)}.")
+    netplan: Mapping[str, Any] | None = None
+    proxy: str = ""
+    mirror: str = ""
+    updates: str = "security"
+    content: Content = Content()
+    exports: tuple[str, ...] = ()
+    autoinstall: Mapping[str, Any] = field(default_factory=dict)
+    whole_disk: bool = True
+    ssh_server: bool = False

@@ -10,12 +10,19 @@ import jinja2
 import yaml
 from jinja2.sandbox import SandboxedEnvironment
 
+from builder.autoinstall.content import sections_for
+from builder.autoinstall.lint import lint
+from builder.autoinstall.problems import refuse
+from builder.autoinstall.sections import version
+from builder.autoinstall.values import without_credentials
 from builder.errors import AnswersError
 from builder.resources import templates
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
+    from builder.autoinstall.sections import Version
     from builder.spec import Spec
 
 SEED = "/nocloud"
@@ -30,16 +37,28 @@ EVIDENCE = (
     "tar -cz -C / --exclude='autoinstall-user-data*' var/log/installer var/crash "
     f"> /dev/virtio-ports/{EVIDENCE_PORT} || true"
 )
+SECRET = frozenset({"password", "pass", "passwd", "hashed_passwd", "plain_text_passwd", "token", "key"})
+"""Keys in autoinstall and cloud-config whose texts are nobody else's business."""
+POWER_OFF = "sync; poweroff -f"
+SOURCES = {"server": "ubuntu-server", "minimal": "ubuntu-server-minimal"}
+"""The ids in casper/install-sources.yaml of Ubuntu's live-server media."""
+COMMANDS = ("early-commands", "late-commands", "error-commands")
+KNOWS_SOURCE = version("22.10.1")
+KNOWS_FALLBACK = version("23.04")
 
 
 @dataclass(frozen=True)
 class Answers:
-    """The two files, the token that proves the end of this very installation, and what must not be shown."""
+    """The two files, the token that proves the end of this very installation, and what must not be shown.
+
+    ``added`` says, a line each, what was put into an instructor's own answers.
+    """
 
     user_data: str = field(repr=False)
     meta_data: str
     token: str
     password_hash: str = field(repr=False)
+    added: tuple[str, ...] = ()
 
     def files(self) -> dict[str, bytes]:
         """Return the files to put on the medium, by their absolute path."""
@@ -49,8 +68,8 @@ class Answers:
         }
 
     def masked(self) -> str:
-        """Return the user-data without the password's hash."""
-        return self.user_data.replace(self.password_hash, MASK)
+        """Return the user-data with asterisks for the password's hash and for what else is secret in them."""
+        return f"#cloud-config\n{_dump(_masked(yaml.safe_load(self.user_data), self.password_hash))}"
 
 
 def sentinel_command(kind: str, token: str, tty: str) -> str:
@@ -62,46 +81,94 @@ def sentinel_command(kind: str, token: str, tty: str) -> str:
     return f"printf '\\n%s:%s:%s\\n' {SENTINEL} {kind} {token} > /dev/{tty} || true"
 
 
-def render(spec: Spec, *, password_hash: str, tty: str = "ttyS0", watched: bool = True) -> Answers:
+def render(
+    spec: Spec,
+    *,
+    password_hash: str,
+    tty: str = "ttyS0",
+    watched: bool = True,
+    installer: Version | None = None,
+    folders: Sequence[Path] = (),
+) -> Answers:
     """Render the answers for one machine.
 
     ``tty`` is the guest's serial port; ``watched`` adds what the pipeline reads (sentinels, evidence, power
-    off on failure) and is off for an ISO that a person boots on a real computer.
+    off) and is off for an ISO that a person boots on a real computer, whose installer then also gets what a class
+    adds. ``installer`` is the version that will read them, by default the newest; ``folders`` may hold templates of
+    the user's that go before ours.
 
-    Raises AnswersError if a template is broken or does not render to valid answers.
+    Raises AnswersError if a template is broken, or what it renders to is not valid for that installer.
     """
-    values: dict[str, Any] = {
-        "locale": spec.locale,
-        "keyboard": spec.keyboard,
-        "keyboard_variant": spec.keyboard_variant,
-        "timezone": spec.timezone,
-        "source": spec.source,
-        "storage": spec.storage,
-        "hostname": spec.hostname,
-        "full_name": spec.user.full_name,
-        "username": spec.user.name,
-        "password_hash": password_hash,
-        "watched": watched,
-        "evidence_command": EVIDENCE,
-        "failed_command": "",
-        "installed_command": "",
-        "instance_id": "",
-    }
-    digest = hashlib.sha256((_expand("user-data.j2", values) + tty).encode()).hexdigest()
+    text = _expand("user-data.j2", _values(spec, password_hash, installer), folders)
+    inner = prove(text, spec, password_hash)
+    inner = merged(inner, {} if watched else sections_for(spec.content))
+    inner = merged(inner, spec.autoinstall)
+    refuse(lint(inner, installer), "The rendered user-data")
+    return finish(inner, password_hash=password_hash, tty=tty, watched=watched, folders=folders)
+
+
+def finish(
+    inner: Mapping[str, Any],
+    *,
+    password_hash: str,
+    tty: str,
+    watched: bool,
+    folders: Sequence[Path] = (),
+) -> Answers:
+    """Make the two files of answers, after adding what the pipeline needs if it is to watch. Parameters as above.
+
+    The token is a hash of the answers, salt and all, so no other build has it.
+    """
+    digest = hashlib.sha256((_dump(inner) + tty).encode()).hexdigest()
     token = digest[:32]
-    values |= {
-        "failed_command": sentinel_command("failed", token, tty) + "; sleep 2",
-        "installed_command": sentinel_command("installed", token, tty),
-        "instance_id": f"prebake-{token}",
-    }
-    answers = Answers(
-        user_data=_expand("user-data.j2", values),
-        meta_data=_expand("meta-data.j2", values),
+    added: tuple[str, ...] = ()
+    if watched:
+        inner, added = watchable(inner, token, tty)
+    return Answers(
+        user_data=f"#cloud-config\n{_dump({'autoinstall': dict(inner)})}",
+        meta_data=_expand("meta-data.j2", {"instance_id": f"prebake-{token}"}, folders),
         token=token,
         password_hash=password_hash,
+        added=added,
     )
-    prove(answers, values)
-    return answers
+
+
+def watchable(inner: Mapping[str, Any], token: str, tty: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the answers with what tells how the installation ends, and that in words.
+
+    The first act of the error-commands is to save the logs, the last late-command the word of success: it runs only
+    if all that can fail has gone well. A machine that is to be kept on serial port and screen must go off.
+    """
+    failed = sentinel_command("failed", token, tty) + "; sleep 2"
+    more = {
+        "error-commands": [EVIDENCE, failed, POWER_OFF],
+        "late-commands": [sentinel_command("installed", token, tty)],
+    }
+    found = merged(inner, {})
+    for key, commands in more.items():
+        found[key] = [*found.get(key, []), *commands]
+    added = [
+        "error-commands: the logs through a virtio port, the word that it failed, power-off",
+        "late-commands: the word that it succeeded, as the last one",
+    ]
+    if found.get("shutdown") != "poweroff":
+        found["shutdown"] = "poweroff"
+        added.append("shutdown: poweroff")
+    return found, tuple(added)
+
+
+def merged(inner: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Return answers with further sections: commands go before ours, of `user-data` each key, the rest replaces."""
+    found = dict(inner)
+    for key, value in extra.items():
+        old = found.get(key)
+        if key in COMMANDS and isinstance(old, list) and isinstance(value, list):
+            found[key] = [*value, *old]
+        elif key == "user-data" and isinstance(old, dict) and isinstance(value, dict):
+            found[key] = {**old, **value}
+        else:
+            found[key] = value
+    return found
 
 
 def scalar(text: str) -> str:
@@ -109,45 +176,102 @@ def scalar(text: str) -> str:
     return str(yaml.safe_dump(text, default_style='"', width=float("inf"))).removesuffix("\n")
 
 
-def _expand(name: str, values: Mapping[str, Any]) -> str:
+def data(value: object) -> str:
+    """Return any plain value as YAML on one line."""
+    return (
+        str(yaml.safe_dump(value, default_flow_style=True, width=float("inf"))).removesuffix("\n").removesuffix("\n...")
+    )
+
+
+def _values(spec: Spec, password_hash: str, installer: Version | None) -> dict[str, Any]:
+    return {
+        "locale": spec.locale,
+        "keyboard": spec.keyboard,
+        "keyboard_variant": spec.keyboard_variant,
+        "timezone": spec.timezone,
+        "source": SOURCES[spec.source] if installer is None or installer >= KNOWS_SOURCE else "",
+        "fallback": _fallback(spec) if installer is None or installer >= KNOWS_FALLBACK else "",
+        "storage": spec.storage,
+        "swap": spec.swap,
+        "hostname": spec.hostname,
+        "full_name": spec.user.full_name,
+        "username": spec.user.name,
+        "password_hash": password_hash,
+        "netplan": spec.netplan,
+        "proxy": spec.proxy,
+        "mirror": spec.mirror,
+        "updates": "all" if spec.updates == "all" else "security",
+    }
+
+
+def _fallback(spec: Spec) -> str:
+    """Return what an unusable mirror means: the end where the network is asked for, otherwise an offline install."""
+    return "abort" if spec.network == "nat" and spec.updates != "none" else "offline-install"
+
+
+def _masked(value: object, hashed: str, key: object = "") -> object:
+    """Return a copy of answers that shows no secret."""
+    if isinstance(value, dict):
+        return {name: _masked(inner, hashed, name) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_masked(inner, hashed) for inner in value]
+    if not isinstance(value, str) or not value:
+        return value
+    if key in SECRET:
+        return MASK
+    if key == "proxy":
+        return without_credentials(value)
+    return value.replace(hashed, MASK) if hashed else value
+
+
+def _dump(value: object) -> str:
+    return str(yaml.safe_dump(value, sort_keys=False, width=float("inf")))
+
+
+def _expand(name: str, values: Mapping[str, Any], folders: Sequence[Path]) -> str:
     environment = SandboxedEnvironment(
-        loader=jinja2.FileSystemLoader(templates() / "autoinstall"),
+        loader=jinja2.FileSystemLoader([*folders, templates() / "autoinstall"]),
         undefined=jinja2.StrictUndefined,
-        autoescape=False,  # YAML, not HTML; every value goes through the filter `scalar`
+        autoescape=False,  # YAML, not HTML; every value goes through a filter
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
     environment.filters["scalar"] = scalar
+    environment.filters["data"] = data
     try:
         return environment.get_template(name).render(values)
     except jinja2.TemplateError as error:
         where = f", line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""
         raise AnswersError(f"The template {name}{where} cannot be rendered: {error}.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise AnswersError(f"The template {name} cannot be read: {error}.") from error
 
 
-def prove(answers: Answers, values: Mapping[str, Any]) -> None:
-    """Read the rendered files back and make sure that they say what was meant.
+def prove(text: str, spec: Spec, password_hash: str) -> dict[str, Any]:
+    """Read rendered user-data back, make sure that they say what was meant, and return what is in them.
 
     Raises AnswersError if they are not YAML, or not answers, or a value did not arrive unchanged.
     """
-    if not answers.user_data.startswith("#cloud-config\n"):
+    if not text.startswith("#cloud-config\n"):
         raise AnswersError("The rendered user-data does not begin with #cloud-config; the installer would not see it.")
     try:
-        told = yaml.safe_load(answers.user_data)["autoinstall"]
+        told = yaml.safe_load(text)["autoinstall"]
         identity = told["identity"]
         arrived = {
-            "username": identity["username"],
-            "password_hash": identity["password"],
-            "hostname": identity["hostname"],
-            "storage": told["storage"]["layout"]["name"],
-            "locale": told["locale"],
+            "version": (told["version"], 1),
+            "username": (identity["username"], spec.user.name),
+            "password_hash": (identity["password"], password_hash),
+            "hostname": (identity["hostname"], spec.hostname),
+            "full name": (identity.get("realname", ""), spec.user.full_name),
+            "storage": (told["storage"]["layout"]["name"], spec.storage),
+            "locale": (told["locale"], spec.locale),
+            "keyboard": (told["keyboard"]["layout"], spec.keyboard),
         }
-        yaml.safe_load(answers.meta_data)
     except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise AnswersError(f"The rendered user-data cannot be read back: {error}.") from error
-    changed = [key for key, value in arrived.items() if value != values[key]]
-    if changed or told["version"] != 1:
-        raise AnswersError(
-            f"The rendered user-data does not say what was asked for: {', '.join(changed) or 'version'}."
-        )
+        reason = str(error).splitlines()[0]
+        raise AnswersError(f"The rendered user-data cannot be read back: {reason}.") from None
+    changed = [key for key, (got, wanted) in arrived.items() if got != wanted]
+    if changed:
+        raise AnswersError(f"The rendered user-data does not say what was asked for: {', '.join(changed)}.")
+    return dict(told)

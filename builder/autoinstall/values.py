@@ -1,0 +1,279 @@
+"""What single values have to be. Each rule returns the value, or raises ValueError that says what was expected. Pure.
+
+The class file's model, the command line and the check of answer files all use these.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from builder.autoinstall import known
+from builder.autoinstall.problems import advice, nearest, shown
+from builder.errors import UsageError
+from builder.size import parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+GIB = 1 << 30
+SMALLEST_DISK = 4 * GIB
+LARGEST_DISK = 64 << 40
+LONGEST_PASSWORD = 128
+USERNAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+HOSTNAME = re.compile(r"(?=.{1,63}$)[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?)*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+RELEASE = re.compile(r"\d\d\.(04|10)(\.\d{1,2})?|[a-z]{3,20}")
+PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?(=[A-Za-z0-9.+:~-]+|/[a-z0-9-]+)?")
+"""Debian policy 5.6.1; apt's ways to name an architecture, a version or a suite."""
+SNAP = re.compile(r"(?=.{2,40}$)(?!-)(?!.*--)[a-z0-9-]*[a-z][a-z0-9-]*(?<!-)(_[a-z0-9]{1,10})?")
+CHANNEL = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+){0,2}")
+MODE = re.compile(r"0?[0-7]{3,4}")
+NETPLAN_DEVICES = frozenset(
+    {"ethernets", "wifis", "bonds", "bridges", "vlans", "tunnels", "modems", "vrfs", "nm-devices", "dummy-devices"}
+    | {"virtual-ethernets"}
+)
+NETPLAN = frozenset({"version", "renderer", "openvswitch"}) | NETPLAN_DEVICES
+"""Top-level keys. Source: netplan's YAML reference."""
+OWNER = re.compile(r"[a-z_][a-z0-9_.-]{0,31}|\d{1,10}")
+HASHES = {
+    "yescrypt": re.compile(r"\$y\$[./A-Za-z0-9]+\$[./A-Za-z0-9]{0,86}\$[./A-Za-z0-9]{43}"),
+    "gost-yescrypt": re.compile(r"\$gy\$[./A-Za-z0-9]+\$[./A-Za-z0-9]{0,86}\$[./A-Za-z0-9]{43}"),
+    "scrypt": re.compile(r"\$7\$[./A-Za-z0-9]{11,97}\$[./A-Za-z0-9]{43}"),
+    "bcrypt": re.compile(r"\$2[abxy]\$[0-9]{2}\$[./A-Za-z0-9]{53}"),
+    "sha512crypt": re.compile(r"\$6\$(rounds=[1-9][0-9]+\$)?[^$:\n]{1,16}\$[./0-9A-Za-z]{86}"),
+    "sha256crypt": re.compile(r"\$5\$(rounds=[1-9][0-9]+\$)?[^$:\n]{1,16}\$[./0-9A-Za-z]{43}"),
+    "sha1crypt": re.compile(r"\$sha1\$[1-9][0-9]+\$[./0-9A-Za-z]{1,64}\$[./0-9A-Za-z]{8,64}[./0-9A-Za-z]{32}"),
+    "SunMD5": re.compile(r"\$md5(,rounds=[1-9][0-9]+)?\$[./0-9A-Za-z]{8}\${1,2}[./0-9A-Za-z]{22}"),
+    "md5crypt": re.compile(r"\$1\$[^$:\n]{1,8}\$[./0-9A-Za-z]{22}"),
+}
+"""What Ubuntu's crypt(3) takes, but for forms that cannot be told from plain text. Source: crypt(5) of libxcrypt."""
+
+
+def _refused(value: object, what: str, hint: str) -> ValueError:
+    return ValueError(f"{shown(value)} {what}. {hint}".rstrip())
+
+
+def name(value: str) -> str:
+    """Check the image's name, which names files."""
+    if not NAME.fullmatch(value):
+        raise _refused(value, "cannot name an image", "Expected: letters, digits, dots, dashes and underscores.")
+    return value
+
+
+def release(value: str) -> str:
+    """Check the words that name a release; which ones there are only the servers know."""
+    if re.fullmatch(r"\d\d\.\d", value):
+        raise _refused(value, "is no Ubuntu release", f"Did you mean `{value}0` or `{value[:-1]}04`?")
+    if not RELEASE.fullmatch(value):
+        raise _refused(value, "is no Ubuntu release", "Expected: 24.04, 24.04.3, noble, lts or latest.")
+    return value
+
+
+def username(value: str) -> str:
+    """Check a login name."""
+    if not USERNAME.fullmatch(value):
+        raise _refused(value, "is no user name", "Expected: lower-case letters, digits and dashes, a letter first.")
+    if value in known.RESERVED:
+        raise _refused(value, "is a user name that the system reserves", "Choose another, such as `ubuntu`.")
+    return value
+
+
+def full_name(value: str) -> str:
+    """Check a person's name, which goes into /etc/passwd."""
+    if not value.isprintable() or ":" in value:
+        raise _refused(value, "cannot be a full name", "Expected: one line without a colon.")
+    return value
+
+
+def password(value: str) -> str:
+    """Check a password, of which nothing is shown."""
+    if not value:
+        raise ValueError("The password is empty: nobody could log in at the console.")
+    if not value.isprintable() or len(value) > LONGEST_PASSWORD:
+        raise ValueError(
+            f"The password cannot be typed at a console. Expected: printable characters on one line, "
+            f"at most {LONGEST_PASSWORD}."
+        )
+    return value
+
+
+def password_hash(value: str) -> str:
+    """Check that a password is hashed, in a way the target takes; of what is none, nothing is shown."""
+    if any(pattern.fullmatch(value) for pattern in HASHES.values()):
+        return value
+    hint = "Make one with `mkpasswd -m sha-512` or `openssl passwd -6`."
+    if value.startswith("$"):
+        raise ValueError(f"The password's hash is incomplete or of an unknown kind. {hint}")
+    raise ValueError(f"This is no password hash but plain text, and nobody could log in with it. {hint}")
+
+
+def hostname(value: str) -> str:
+    """Check the machine's name."""
+    if not HOSTNAME.fullmatch(value):
+        raise _refused(value, "is no host name", "Expected: letters, digits and dashes, at most 63.")
+    return value
+
+
+def locale(value: str) -> str:
+    """Check a locale."""
+    if value not in known.locales():
+        raise _refused(value, "is no locale that Ubuntu has in UTF-8", _like(value, known.locales(), "en_US.UTF-8"))
+    return value
+
+
+def keyboard(value: str) -> str:
+    """Check a keyboard layout."""
+    if value not in known.keyboards():
+        raise _refused(value, "is no keyboard layout", _like(value, known.keyboards(), "us, gb, de, ch or fr"))
+    return value
+
+
+def variant(layout: str, value: str) -> str:
+    """Check a variant of a keyboard layout; an empty one is the layout itself."""
+    variants = known.keyboards().get(layout, frozenset())
+    if value and value not in variants:
+        hint = advice(value, variants) if variants else "It has none."
+        raise _refused(value, f"is no variant of the keyboard layout `{layout}`", hint)
+    return value
+
+
+def timezone(value: str) -> str:
+    """Check a time zone."""
+    if value not in known.zones():
+        raise _refused(value, "is no time zone", _zone_hint(value))
+    return value
+
+
+def _like(value: str, words: Iterable[str], examples: str) -> str:
+    return nearest(value, words) or f"Expected something like {examples}."
+
+
+def _zone_hint(value: str) -> str:
+    cities = {zone.rpartition("/")[2]: zone for zone in known.zones()}
+    wanted = value.rpartition("/")[2].replace(" ", "_")
+    for city, zone in cities.items():
+        if city.lower() == wanted.lower():
+            return f"Did you mean `{zone}`?"
+    near = nearest(wanted, cities)
+    if near and not nearest(value, known.zones()):
+        return f"Did you mean `{cities[near.split('`')[1]]}`?"
+    return _like(value, known.zones(), "Europe/Zurich")
+
+
+def size(value: str) -> int:
+    """Return a size in bytes: "10G" is 10 GiB, a number alone is bytes."""
+    try:
+        return parse_size(value)
+    except UsageError as error:
+        raise ValueError(f"{error.message} {error.hint}") from None
+
+
+def disk(value: str) -> int:
+    """Return a disk's size in bytes."""
+    found = size(value)
+    if found < SMALLEST_DISK:
+        unit = " Did you mean `" + value.strip() + "G`?" if value.strip().isdigit() else ""
+        raise ValueError(
+            f"A disk of {_gib(found)} is too small for the server. Expected: at least {_gib(SMALLEST_DISK)}, "
+            f"better 10G.{unit}"
+        )
+    if found > LARGEST_DISK or found % 512:
+        raise _refused(value, "cannot be a disk's size", "Expected: whole blocks of 512 bytes, at most 64T.")
+    return found
+
+
+def _gib(count: int) -> str:
+    return f"{count / GIB:.1f} GiB" if count >= GIB // 16 else f"{count} bytes"
+
+
+def swap(value: str) -> int:
+    """Return the size of a swap file in bytes, 0 for none."""
+    return 0 if value.strip().lower() in {"none", "no", "off", "false", "0"} else size(value)
+
+
+def url(value: str) -> str:
+    """Check the address of a proxy or of a mirror."""
+    try:
+        parts = urlsplit(value)
+        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        good = False
+    if not good or not value.isprintable() or " " in value:
+        raise _refused(value, "is no address of a server", "Expected something like http://mirror.example:3142/ubuntu.")
+    return value
+
+
+def without_credentials(address: str) -> str:
+    """Return an address without a user's name and password in it."""
+    parts = urlsplit(address)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def package(value: str) -> str:
+    """Check the name of a Debian package, which may name an architecture, a version or a suite."""
+    if not PACKAGE.fullmatch(value):
+        raise _refused(
+            value, "is no name of a package", "Expected: one name in lower case, such as `git` or `nginx=1.24.0-2`."
+        )
+    return value
+
+
+def snap(value: str) -> str:
+    """Check the name of a snap."""
+    if not SNAP.fullmatch(value):
+        raise _refused(value, "is no name of a snap", "Expected: lower-case letters, digits and dashes.")
+    return value
+
+
+def channel(value: str) -> str:
+    """Check a snap's channel."""
+    if not CHANNEL.fullmatch(value):
+        raise _refused(value, "is no snap channel", "Expected something like `latest/stable` or `8.0/edge`.")
+    return value
+
+
+def guest_path(value: str) -> str:
+    """Check where a file goes on the target."""
+    parts = value.split("/")[1:]
+    if not value.startswith("/") or any(part in {"", ".", ".."} or not part.isprintable() for part in parts):
+        raise _refused(value, "is no place for a file", "Expected an absolute path such as `/home/ubuntu/notes.txt`.")
+    return value
+
+
+def mode(value: str) -> int:
+    """Return a file's mode, written in octal digits."""
+    if not MODE.fullmatch(value):
+        raise _refused(value, "is no file mode", "Expected three or four octal digits, as in `0644`.")
+    return int(value, 8)
+
+
+def owner(value: str) -> str:
+    """Check a user or a group that is to own a file."""
+    if not OWNER.fullmatch(value):
+        raise _refused(value, "is no user and no group", "Expected something like `ubuntu` or `root`.")
+    return value
+
+
+def netplan(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Check a netplan configuration's outline, and return it without a `network:` around it."""
+    inner = value["network"] if set(value) == {"network"} else value
+    if not isinstance(inner, dict):
+        raise _refused(inner, "is no netplan configuration", "Expected a mapping with `version: 2`.")
+    wrong = next((key for key in inner if key not in NETPLAN), None)
+    if wrong is not None:
+        raise _refused(wrong, "is no part of a netplan configuration", advice(wrong, NETPLAN))
+    if inner.get("version") != 2:  # noqa: PLR2004 - netplan's own number
+        raise ValueError("The netplan configuration needs `version: 2`.")
+    for kind in NETPLAN_DEVICES & inner.keys():
+        if not isinstance(inner[kind], dict) or not all(isinstance(one, dict) for one in inner[kind].values()):
+            raise ValueError(f"`{kind}` has to hold names with mappings below them, as in `any: {{dhcp4: true}}`.")
+    return inner
+
+
+def command(value: str) -> str:
+    """Check a command, which is a line or a script of shell."""
+    if not value.strip() or "\0" in value:
+        raise ValueError("The command is empty. Expected a line of shell.")
+    return value
