@@ -14,6 +14,7 @@ from builder.events import silent
 from builder.media import proof, remaster
 from builder.media.image import inspect
 from builder.spec import Spec
+from builder.story import IsoJob
 from builder.vm import accel, disk
 from builder.vm.machine import Machine
 
@@ -64,7 +65,7 @@ def overlay(iso: Path, folder: Path) -> Parts:
 
 def whole(iso: Path, folder: Path) -> None:
     """Write the ISO that `prebake iso` writes; it is on the disk at the end."""
-    pipeline.write_remastered_iso(SPEC, iso, folder / "out.iso", silent, force=True)
+    pipeline.write_remastered_iso(IsoJob(SPEC, iso), folder / "out.iso", silent, force=True)
 
 
 def start(iso: Path, folder: Path) -> Parts:

@@ -6,7 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builder.autoinstall import render
+from builder.autoinstall.own import answers_of, load
 from builder.autoinstall.password import hash_password
+from builder.autoinstall.problems import advice
+from builder.autoinstall.sections import installer_of
 from builder.errors import AnswersError
 from builder.media.menus import edited_menus
 from builder.media.remaster import Patch, plan
@@ -16,8 +19,10 @@ from builder.vm import disk, firmware
 from builder.vm.qemu import Disk, Flash, MachineSpec, Nic, Port
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from builder.autoinstall.own import OwnAnswers
     from builder.autoinstall.render import Answers
     from builder.events import Reporter
     from builder.media.image import Medium
@@ -31,21 +36,64 @@ LVM_SCALES = ("22.04", "22.04.1", "22.04.2")
 """Installers that ignore `sizing-policy: all`, known since their version 23.04."""
 LVM_WHOLE = 12 * GIB
 """The largest disk of which they give the whole group to the root all the same."""
+NO_SOURCES = ("22.04", "22.04.1")
+"""Installers that ignore `source`, known since their version 22.10.1, and always install the normal server."""
+ROOM = GIB
+"""What a system takes beside its source: kernel, initramfs, boot loader, package lists."""
 
 
-def check_layout(spec: Spec, medium: Medium) -> None:
-    """Refuse what this medium's installer would silently do otherwise. Raises AnswersError."""
-    if spec.storage == "lvm" and spec.disk > LVM_WHOLE and medium.version in LVM_SCALES:
+def check_release(spec: Spec, release: str | None) -> None:
+    """Refuse what the installer of a release ("22.04.1") would silently do otherwise. Raises AnswersError."""
+    if spec.storage == "lvm" and spec.disk > LVM_WHOLE and release in LVM_SCALES:
         raise AnswersError(
-            f"The installer of {medium.version} cannot give all of a disk this large to an LVM root: it takes half.",
-            hint="Use --storage direct, a disk of at most 12G, or 22.04.3 or newer.",
+            f"The installer of {release} ignores `sizing-policy: all` and gives only half of a disk this large to an "
+            "LVM root.",
+            hint="Use `storage: direct`, a disk of at most 12G, or 22.04.3 or newer.",
+        )
+    if spec.source != "server" and release in NO_SOURCES:
+        raise AnswersError(
+            f"The installer of {release} ignores `source` and installs the normal server.",
+            hint="Leave `source` out, or use 22.04.2 or newer.",
         )
 
 
-def answers_for(spec: Spec, medium: Medium, *, watched: bool = True) -> Answers:
-    """Render the answers for the installer on ``medium``."""
+def check_layout(spec: Spec, medium: Medium, own: OwnAnswers | None = None) -> None:
+    """Refuse what this medium's installer would do otherwise, or fail at. Raises AnswersError."""
+    check_release(spec, medium.version)
+    wanted = render.SOURCES[spec.source]
+    if own is not None:
+        installer = installer_of(medium.version)
+        load(own.path, installer, tuple(medium.sources))
+        wanted = (own.answers.get("source") or {}).get("id", wanted)
+    elif medium.sources and wanted not in medium.sources:
+        raise AnswersError(f"The medium has no source `{wanted}`.", hint=advice(wanted, medium.sources))
+    need = medium.sources.get(wanted, 0) + ROOM
+    if spec.disk < need:
+        raise AnswersError(
+            f"A disk of {spec.disk / GIB:.1f} GiB is too small: {wanted} on this medium takes "
+            f"{medium.sources[wanted] / GIB:.1f} GiB, and the system needs {ROOM / GIB:.0f} GiB beside it.",
+            hint=f"Give a disk of at least {-(-need // GIB)}G.",
+        )
+
+
+def answers_for(
+    spec: Spec,
+    medium: Medium,
+    *,
+    watched: bool = True,
+    own: OwnAnswers | None = None,
+    folders: Sequence[Path] = (),
+) -> Answers:
+    """Return the answers for the installer on ``medium``: rendered, or an instructor's ``own``.
+
+    ``folders`` may hold templates that go before ours. Raises AnswersError.
+    """
     tty = SERIAL.get(medium.arch or "amd64", "ttyS0")
-    return render.render(spec, password_hash=hash_password(spec.user.password), tty=tty, watched=watched)
+    if own is not None:
+        return answers_of(own, tty=tty, watched=watched)
+    hashed = spec.user.password_hash or hash_password(spec.user.password)
+    installer = installer_of(medium.version)
+    return render.render(spec, password_hash=hashed, tty=tty, watched=watched, installer=installer, folders=folders)
 
 
 def boot_medium(medium: Medium, answers: Answers, overlay: Path, report: Reporter) -> Path:
@@ -95,6 +143,6 @@ def installer(machine: MachineSpec, spec: Spec, medium: Path, target: Path, logs
             Disk(medium, bus="sata", role="cdrom", read_only=True, boot=0),
             Disk(target, cache="unsafe", boot=1),
         ),
-        nic=Nic(restrict=spec.network == "offline"),
+        nic=Nic(restrict=spec.network == "offline" or spec.updates == "none"),
         ports=(Port(render.EVIDENCE_PORT, logs),),
     )

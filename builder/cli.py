@@ -4,30 +4,41 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from builder import __version__, boot, cli_media, doctor, pipeline
-from builder.autoinstall.password import hash_password
-from builder.autoinstall.render import render as render_answers
-from builder.cli_media import FILE, MEDIUM, medium_of
+from builder import __version__, cli_media, doctor, pipeline
+from builder.cli_class import (
+    FILE,
+    FOLDER,
+    MACHINE,
+    PASSWORDS,
+    password_of,
+    render_command,
+    schema_command,
+    unfinished,
+    validate_command,
+    wanted_of,
+)
+from builder.cli_media import MEDIUM, medium_of
 from builder.errors import HostError, UsageError, VerificationError
 from builder.events import silent
 from builder.image.facts import Check
 from builder.install.explain import explain as explain_console
 from builder.media.image import inspect
+from builder.reach import settled
 from builder.rehearsal.build import rehearsal_iso
-from builder.spec import Spec, User, check
+from builder.spec import Spec, User
 from builder.store import cache_folder
-from builder.story import Job
-from builder.talk import options, talking
-from builder.vm import accel, disk
+from builder.story import IsoJob, Job
+from builder.talk import talking
+from builder.vm import accel
 from builder.workspace import check_place, existing_parent
 
 if TYPE_CHECKING:
@@ -36,21 +47,6 @@ if TYPE_CHECKING:
     from builder.media.changes import Change
     from builder.ui import Ui
 
-PASSWORD = "PREBAKE_PASSWORD"  # noqa: S105 - the name of a variable
-FOLDER = click.Path(path_type=Path, file_okay=False)
-
-MACHINE = options(
-    click.option("--hostname", help="The machine's name.  [default: ubuntu]"),
-    click.option("--user", help="Who can log in.  [default: ubuntu]"),
-    click.option("--full-name", help="That user's full name.  [default: Ubuntu]"),
-    click.option("--password-file", type=FILE, help=f"Holds the password; or set {PASSWORD}.  [default: powercoders]"),
-    click.option("--disk", metavar="SIZE", help="The disk's size.  [default: 10G]"),
-    click.option("--storage", type=click.Choice(["direct", "lvm"]), help="The disk's layout.  [default: direct]"),
-    click.option("--firmware", type=click.Choice(["bios", "uefi"]), help="Installed under.  [default: bios]"),
-    click.option("--locale", help="Language and region.  [default: en_US.UTF-8]"),
-    click.option("--keyboard", help="Keyboard layout.  [default: us]"),
-    click.option("--timezone", help="Time zone.  [default: UTC]"),
-)
 ACCEL = click.option(
     "--accel", type=click.Choice(["auto", "kvm", "hvf", "whpx", "tcg"]), default="auto", show_default=True
 )
@@ -66,6 +62,9 @@ def cli() -> None:
 
 cli.add_command(cli_media.releases_command)
 cli.add_command(cli_media.cache_group)
+cli.add_command(render_command)
+cli.add_command(validate_command)
+cli.add_command(schema_command)
 
 
 @cli.command()
@@ -76,7 +75,6 @@ cli.add_command(cli_media.cache_group)
 @ACCEL
 @MEMORY
 @CPUS
-@click.option("--offline", is_flag=True, help="The installer has no way to the Internet: no mirror, no updates.")
 @click.option("--timeout", type=click.FloatRange(min=1), metavar="SECONDS", help="Longest install.")
 @click.option("--stall-timeout", type=click.FloatRange(min=1), metavar="SECONDS", help="Longest silence.")
 @click.option("--force", is_flag=True, help="Replace an image of that name, once the new one is whole.")
@@ -84,19 +82,27 @@ cli.add_command(cli_media.cache_group)
 @click.option("--console", is_flag=True, help="Show the guest's serial console as it comes.")
 @talking
 def image(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
-    """Make a disk image; print its path."""
-    early = given["name"] or given["medium"]
-    check(spec_of(given, early or "image"))
+    """Make a disk image, of a class or the lesson's machine; print its path."""
+    wanted = wanted_of(given, ui)
+    unfinished(wanted, ui)
+    early = wanted.spec.name if wanted.named else given["medium"]
     if early:
         check_place(given["output"] / early, force=given["force"])
+    given |= {"release": wanted.model.release, "arch": wanted.model.arch}
     if given["iso"] is None:
         accel.choose(given["accel"], given["arch"], silent)
+    spec = settled(wanted.spec, wanted.model.arch, ui) if given["iso"] is None else wanted.spec
     with medium_of(given, ui) as medium:
+        spec = replace(spec, name=early or name_of(medium.path))
+        if given["iso"] is not None:  # a wrong path is told before a network that does not answer
+            spec = settled(spec, wanted.model.arch, ui)
         job = Job(
-            spec=spec_of(given, early or name_of(medium.path)),
+            spec=spec,
             iso=medium.path,
             origin=medium.origin,
             output=given["output"],
+            own=wanted.own,
+            folders=wanted.folders,
             accel=given["accel"],
             force=given["force"],
             keep=given["keep"],
@@ -116,34 +122,21 @@ def image(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
 @talking
 def iso(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
     """Write the ISO with the answers inside, for a stick, a disc or bare metal; print its path."""
-    check(spec_of(given, "iso"))
+    wanted = wanted_of(given, ui, login=False)
+    given |= {"release": wanted.model.release, "arch": wanted.model.arch}
     if given["output"] is not None and not given["diff"]:
         check_place(given["output"], force=given["force"])
     with medium_of(given, ui) as medium:
         source = medium.path
-        name = name_of(source)
-        spec = spec_of(given, name)
+        name = wanted.spec.name if wanted.named else name_of(source)
+        job = IsoJob(wanted.called(name), source, wanted.own, wanted.folders)
         if given["diff"]:
-            _print_changes(pipeline.remaster_changes(spec, source, ui), ui, as_json=given["as_json"])
+            _print_changes(pipeline.remaster_changes(job, ui), ui, as_json=given["as_json"])
             return
         target = given["output"] or Path("output") / f"{name}-autoinstall.iso"
         if target.exists() and target.samefile(source):
             raise UsageError(f"{target} is the source itself.", hint="Name another file with -o.")
-        ui.result(str(pipeline.write_remastered_iso(spec, source, target, ui, force=given["force"])))
-
-
-@cli.command()
-@MACHINE
-@click.option("--arch", type=click.Choice(["amd64", "arm64"]), default="amd64", show_default=True)
-@click.option("--show-hash", is_flag=True, help="Print the password's hash instead of asterisks.")
-@talking
-def render(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
-    """Print the user-data that would be used."""
-    spec = spec_of(given, "render")
-    check(spec)
-    hashed = hash_password(spec.user.password)
-    answers = render_answers(spec, password_hash=hashed, tty=boot.SERIAL[given["arch"]])
-    ui.result((answers.user_data if given["show_hash"] else answers.masked()).rstrip("\n"))
+        ui.result(str(pipeline.write_remastered_iso(job, target, ui, force=given["force"])))
 
 
 @cli.command()
@@ -196,7 +189,7 @@ def explain(ui: Ui, *, log: Path, as_json: bool) -> None:
 @cli.command()
 @click.argument("image", type=FILE)
 @click.option("--user", default="ubuntu", show_default=True)
-@click.option("--password-file", type=FILE, help=f"Holds the password; or set {PASSWORD}.  [default: powercoders]")
+@PASSWORDS
 @click.option("--arch", type=click.Choice(["amd64", "arm64"]), default="amd64", show_default=True)
 @click.option("--firmware", type=click.Choice(["bios", "uefi"]), default="bios", show_default=True)
 @ACCEL
@@ -211,7 +204,9 @@ def verify(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
     if not path.is_file():
         raise UsageError(f"{path} is not there.", hint="Name a qcow2 image.")
     size = pipeline.image_size(path)
-    spec = spec_of({**given, "disk": None}, "verify", disk_bytes=size)
+    user = User(given["user"], password=password_of(given) or User.password)
+    machine = {key: given[key] for key in ("firmware", "memory", "cpus")}
+    spec = Spec(name="verify", disk=size, user=user, **machine)
     with tempfile.TemporaryDirectory(prefix="prebake-verify-") as name:
         try:
             done = pipeline.verify_image(path, spec, given["arch"], given["accel"], work=Path(name), report=ui)
@@ -247,37 +242,6 @@ def _print_changes(changes: Sequence[Change], ui: Ui, *, as_json: bool) -> None:
         return
     for one in changes:
         ui.result(f"{one.first}-{one.last}  {one.what}")
-
-
-def spec_of(given: dict[str, Any], name: str, *, disk_bytes: int | None = None) -> Spec:
-    """Return the machine that the options describe; what is not given is the lesson's."""
-    plain = Spec(name=name)
-    password = password_of(given.get("password_file"))
-    user = User(
-        name=given.get("user") or plain.user.name,
-        full_name=given.get("full_name") or plain.user.full_name,
-        password=plain.user.password if password is None else password,
-    )
-    chosen = {
-        key: given[key]
-        for key in ("hostname", "storage", "firmware", "locale", "keyboard", "timezone", "memory", "cpus")
-        if given.get(key) is not None
-    }
-    if given.get("disk"):
-        disk_bytes = disk.parse_size(given["disk"])
-    if disk_bytes is not None:
-        chosen["disk"] = disk_bytes
-    return Spec(name=name, user=user, network="offline" if given.get("offline") else "nat", **chosen)
-
-
-def password_of(path: Path | None) -> str | None:
-    """Return the password from its file or variable, never from the command line, where all can read it."""
-    if path is None:
-        return os.environ.get(PASSWORD)
-    try:
-        return path.read_text().rstrip("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"The password file {path} cannot be read: {error}.") from error
 
 
 def name_of(path: Path) -> str:

@@ -6,12 +6,12 @@ import dataclasses
 import json
 import time
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from builder import larder
+from builder.cli_class import FILE
 from builder.errors import MediumError, UsageError
 from builder.events import Note
 from builder.media.source import local, releases
@@ -25,17 +25,16 @@ from builder.media.source.shelf import Kept, Shelf
 from builder.media.source.trust import Trust
 from builder.media.source.web import NotThere, Unreachable, Web, open_client
 from builder.rehearsal.build import rehearsal_iso
+from builder.size import parse_size
 from builder.store import cache_folder, shared
 from builder.talk import options, talking
-from builder.vm.disk import parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from builder.ui import Ui
 
-DEFAULT_RELEASE = "24.04"
-FILE = click.Path(path_type=Path, dir_okay=False)
 ARCHITECTURES = ("amd64", "arm64")
 OLDEST = "22.04"
 """The first series whose media prebake can change."""
@@ -47,13 +46,8 @@ MEDIUM = options(
     click.option("--iso", type=FILE, help="A live-server ISO you have; a SHA256SUMS beside it is heeded."),
     click.option("--sha256", metavar="HEX", help="What the --iso has to have."),
     click.option("--medium", type=click.Choice(["rehearsal"]), help="The rehearsal medium, made on the spot."),
-    click.option(
-        "--release",
-        default=DEFAULT_RELEASE,
-        show_default=True,
-        help="Fetch its newest ISO: a series, a point release (24.04.3), lts or latest.",
-    ),
-    click.option("--arch", type=click.Choice(ARCHITECTURES), default="amd64", show_default=True),
+    click.option("--release", help="Fetch its newest ISO: a series, 24.04.3, lts or latest.  [default: 24.04]"),
+    click.option("--arch", type=click.Choice(ARCHITECTURES), help="The processor's.  [default: amd64]"),
     MIRROR,
     click.option("--cached", is_flag=True, help="Ask no server; use what was fetched before."),
     click.option("--signing-key", type=FILE, help="Ubuntu's CD image signing key.  [default: the host's keyring]"),

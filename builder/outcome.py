@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import asdict
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from builder import __version__, command
+from builder.autoinstall.values import without_credentials
 from builder.events import Note
 from builder.install import evidence
 from builder.publish.manifest import manifest, sha256, sha256sums, write_manifest
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from builder.errors import PrebakeError
     from builder.image.stages import Seen
     from builder.media.image import Medium
+    from builder.spec import Spec
     from builder.story import Job, Story
     from builder.vm import disk
 
@@ -33,11 +35,9 @@ def describe(
     A medium whose SHA-256 nobody had to know before is counted now, when it has been read anyway.
     """
     first, again = seen
-    spec = asdict(job.spec)
-    spec["user"] = {"name": job.spec.user.name, "full_name": job.spec.user.full_name}
     return {
         "version": __version__,
-        "spec": spec,
+        "spec": public(job.spec),
         "medium": {
             "file": medium.path.name,
             "volume_id": medium.volume_id,
@@ -51,6 +51,26 @@ def describe(
         "login_seconds": {"first": round(first.seconds, 1), "again": round(again.seconds, 1)},
         "image": {"virtual_size": info.size, "size": info.allocated, "compression": info.compression},
         "system": {key: again.facts.get(key) for key in ("system", "kernel", "firmware", "cmdline")},
+    }
+
+
+def public(spec: Spec) -> dict[str, Any]:
+    """Return a machine for everybody to read: no password, no hash, no command, no file's content, no credentials."""
+    content = spec.content
+    found = {one.name: getattr(spec, one.name) for one in fields(spec)}
+    return {
+        **found,
+        "user": {"name": spec.user.name, "full_name": spec.user.full_name},
+        "content": {
+            "packages": content.packages,
+            "snaps": [one.name for one in content.snaps],
+            "files": [one.path for one in content.files],
+            "commands": len(content.commands),
+        },
+        "proxy": without_credentials(spec.proxy),
+        "mirror": without_credentials(spec.mirror),
+        "netplan": spec.netplan is not None,
+        "autoinstall": sorted(spec.autoinstall),
     }
 
 

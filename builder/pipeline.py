@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from builder import command
+from builder.autoinstall.check import check
 from builder.boot import answers_for, boot_medium, check_layout, installer, plain_machine, remastered
 from builder.errors import InstallError, MachineError, StalledError, VerificationError
 from builder.events import Note
@@ -16,18 +17,20 @@ from builder.media.changes import stated, totals
 from builder.media.image import inspect
 from builder.media.remaster import Patch, write_iso
 from builder.outcome import describe, keep_evidence, mask_logs, publish
-from builder.spec import check
-from builder.story import Job, Story
+from builder.story import Story
 from builder.vm import accel, disk
 from builder.workspace import check_free, check_place, deliver, existing_parent, workspace
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from builder.autoinstall.own import OwnAnswers
+    from builder.autoinstall.render import Answers
     from builder.events import Event, Reporter
     from builder.image.facts import Check
     from builder.media.changes import Change
     from builder.spec import Spec
+    from builder.story import IsoJob, Job
 
 TELLING = (InstallError, StalledError, MachineError, VerificationError)
 """Failures whose evidence is worth keeping."""
@@ -46,7 +49,7 @@ def build_image(job: Job, report: Reporter) -> Path:
     check_place(job.target, force=job.force)
     with story.stage("medium", "Reading the medium"):
         medium = inspect(job.iso)
-        check_layout(job.spec, medium)
+        check_layout(job.spec, medium, job.own)
         check_free(existing_parent(job.output), 3 * medium.size + (1 << 30), "The build")
         probe = accel.choose(job.accel, medium.arch or "amd64", report)
     limits = patience(probe.speed, install=job.install_seconds, silence=job.silent_seconds)
@@ -57,7 +60,8 @@ def build_image(job: Job, report: Reporter) -> Path:
         answers = None
         try:
             with story.stage("remaster", "Putting the answers on the medium"):
-                answers = answers_for(job.spec, medium)
+                answers = answers_for(job.spec, medium, own=job.own, folders=job.folders)
+                tell_added(job.own, answers, report)
                 overlay = boot_medium(medium, answers, work / "medium.qcow2", report)
                 machine = plain_machine(job.spec, medium.arch or "amd64", probe.name, work)
             with story.stage("install", "Installing"):
@@ -88,16 +92,16 @@ def build_image(job: Job, report: Reporter) -> Path:
     return job.image
 
 
-def write_remastered_iso(spec: Spec, iso: Path, target: Path, report: Reporter, *, force: bool) -> Path:
+def write_remastered_iso(job: IsoJob, target: Path, report: Reporter, *, force: bool) -> Path:
     """Write the ISO with the answers inside, for a stick, a disc or another hypervisor; return its path."""
     story = Story(report)
-    check(spec)
+    check(job.spec, login=False)
     check_place(target, force=force)
     with story.stage("medium", "Reading the medium"):
-        medium = inspect(iso)
+        medium = inspect(job.iso)
     with story.stage("remaster", "Writing the ISO"):
-        check_layout(spec, medium)
-        answers = answers_for(spec, medium, watched=False)
+        check_layout(job.spec, medium, job.own)
+        answers = answers_for(job.spec, medium, watched=False, own=job.own, folders=job.folders)
         target.parent.mkdir(parents=True, exist_ok=True)
         notes: list[Event] = []  # from another thread, so they are told afterwards
         write_iso(medium.path, lambda: remastered(medium, answers, notes.append, timeout=1), target, report)
@@ -106,15 +110,22 @@ def write_remastered_iso(spec: Spec, iso: Path, target: Path, report: Reporter, 
     return target
 
 
-def remaster_changes(spec: Spec, iso: Path, report: Reporter) -> tuple[Change, ...]:
+def remaster_changes(job: IsoJob, report: Reporter) -> tuple[Change, ...]:
     """Return every run of sectors that `write_remastered_iso` would change, and what lies there."""
-    check(spec)
-    medium = inspect(iso)
-    check_layout(spec, medium)
-    patch = remastered(medium, answers_for(spec, medium, watched=False), report, timeout=1)
+    check(job.spec, login=False)
+    medium = inspect(job.iso)
+    check_layout(job.spec, medium, job.own)
+    answers = answers_for(job.spec, medium, watched=False, own=job.own, folders=job.folders)
+    patch = remastered(medium, answers, report, timeout=1)
     changes = stated(medium.path, patch)
     report(Note(totals(medium.size, patch, changes)))
     return changes
+
+
+def tell_added(own: OwnAnswers | None, answers: Answers, report: Reporter) -> None:
+    """Say what was added to an instructor's own answers."""
+    for line in answers.added if own else ():
+        report(Note(f"Added to {own.path.name if own else ''}: {line}"))
 
 
 def copy_whole(source: Path, target: Path, report: Reporter) -> None:

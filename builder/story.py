@@ -15,18 +15,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from builder.autoinstall.own import OwnAnswers
     from builder.events import Reporter
     from builder.spec import Spec
 
 
 @dataclass(frozen=True)
 class Job:
-    """One image to make: what, from which ISO, where to, and how."""
+    """One image to make: what, from which ISO, where to, and how.
+
+    ``own`` are an instructor's own answers, ``folders`` hold templates that go before ours.
+    """
 
     spec: Spec
     iso: Path
     output: Path
     origin: Origin = field(default_factory=Origin)
+    own: OwnAnswers | None = None
+    folders: tuple[Path, ...] = ()
     accel: str = "auto"
     force: bool = False
     keep: bool = False
@@ -42,6 +48,16 @@ class Job:
     def image(self) -> Path:
         """The finished image."""
         return self.target / f"{self.spec.name}.qcow2"
+
+
+@dataclass(frozen=True)
+class IsoJob:
+    """One ISO to remaster: for which machine, from which ISO; the rest as in `Job`."""
+
+    spec: Spec
+    iso: Path
+    own: OwnAnswers | None = None
+    folders: tuple[Path, ...] = ()
 
 
 @dataclass

@@ -135,13 +135,13 @@ def test_a_full_disk_is_known_before(tmp_path: Path) -> None:
     [
         (("--disk", "lots"), 2, "`lots` is not a size"),
         (("--disk", "1G"), 3, "too small"),
-        (("--hostname", "a b"), 3, "host name 'a b'"),
-        (("--user", "root"), 3, "reserved"),
+        (("--hostname", "a b"), 3, "`a b` is no host name"),
+        (("--user", "root"), 3, "the system reserves"),
         (("--timezone", "../x"), 3, "time zone"),
         (("--iso", "x.iso", "--medium", "rehearsal"), 2, "exclude each other"),
         (("--password-file", "/nonexistent"), 2, "password file"),
         (("--nonsense",), 2, "No such option"),
-        (("--name", "../up", "--iso", "x.iso"), 3, "name '../up'"),
+        (("--name", "../up", "--iso", "x.iso"), 3, "`../up` cannot name an image"),
     ],
 )
 def test_bad_options(arguments: tuple[str, ...], code: int, words: str, nothing_left: Path) -> None:

@@ -100,12 +100,21 @@ def test_facts_are_read_and_their_absence_is_told() -> None:
         refuse_bad([Check("user", good=True, found="x"), Check("network", good=False, found="no address")])
 
 
-def test_the_payload_is_whole_sectors_and_holds_the_scripts() -> None:
-    data = payload()
-    assert len(data) % 512 == 0
-    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        assert archive.getnames() == ["facts.sh", "seal.sh"]
-    assert payload() == data
+def test_the_payload_is_whole_sectors_and_holds_the_scripts_and_more(tmp_path: Path) -> None:
+    source = tmp_path / "notes.txt"
+    source.write_text("notes")
+    images = []
+    for name in ("one.tar", "two.tar"):
+        payload(tmp_path / name, [("class/file-0", source), ("class/command-0", b"true\n")])
+        images.append((tmp_path / name).read_bytes())
+    assert len(images[0]) % 512 == 0
+    with tarfile.open(tmp_path / "one.tar") as archive:
+        scripts = ["command.sh", "facts.sh", "packages.sh", "place.sh", "seal.sh", "snap.sh"]
+        assert archive.getnames() == [*scripts, "class/file-0", "class/command-0"]
+        found = archive.extractfile("class/file-0")
+        assert found is not None
+        assert found.read() == b"notes"
+    assert images[0] == images[1]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 BUILDER = Path(__file__).parent.parent / "builder"
 ORDER = ["media", "autoinstall", "vm", "install", "image", "publish"]
-ALWAYS = {"errors", "events", "command", "store", "resources", "spec"}
+ALWAYS = {"errors", "events", "command", "store", "resources", "size", "spec"}
 GUEST = BUILDER / "rehearsal/guest"
 
 

@@ -20,7 +20,7 @@ from builder.vm.qemu import Disk, MachineSpec
 from builder.vm.serial import LineClosedError, SerialLine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from builder.install.patience import Patience
@@ -28,23 +28,26 @@ if TYPE_CHECKING:
     from builder.spec import User
 
 PAYLOAD = "prebake-payload"
+DEVICE = f"/dev/disk/by-id/virtio-{PAYLOAD}"
 SCRIPTS = "/run/prebake"
 
 
-def payload() -> bytes:
-    """Return our scripts as a tar archive: a disk image that needs no file system to be read."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for path in sorted((templates() / "guest").iterdir()):
-            member = tarfile.TarInfo(path.name)
-            member.size, member.mode = path.stat().st_size, 0o700
-            archive.addfile(member, io.BytesIO(path.read_bytes()))
-    return buffer.getvalue()
+def payload(path: Path, more: Iterable[tuple[str, Path | bytes]] = ()) -> None:
+    """Write our scripts, and ``more`` by name, to ``path`` as a tar archive: a disk that needs no file system."""
+    scripts = ((one.name, one) for one in sorted((templates() / "guest").iterdir()))
+    with tarfile.open(path, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for name, source in (*scripts, *more):
+            member = tarfile.TarInfo(name)
+            member.mode = 0o700
+            with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
+                member.size = stream.seek(0, io.SEEK_END)
+                stream.seek(0)
+                archive.addfile(member, stream)
 
 
-def payload_disk(path: Path) -> Disk:
-    """Write the scripts to ``path`` and return the read-only disk they are on."""
-    path.write_bytes(payload())
+def payload_disk(path: Path, more: Iterable[tuple[str, Path | bytes]] = ()) -> Disk:
+    """Write the payload to ``path`` and return the read-only disk it is on."""
+    payload(path, more)
     return Disk(path, format="raw", serial=PAYLOAD, read_only=True, boot=9)
 
 
@@ -58,6 +61,7 @@ class Session:
     limits: Patience
     user: str
     seconds: float
+    scripts: str = SCRIPTS
 
     def facts(self) -> dict[str, str]:
         """Return what the system says of itself."""
@@ -108,8 +112,7 @@ def session(spec: MachineSpec, name: str, user: User, site: Site) -> Iterator[Se
             seconds = shell.log_in(first_seconds=limits.first, boot_seconds=limits.boot, seconds=limits.answer)
             report(Phase("login", f"Logged in as {user.name}", 0.6))
             shell.must(["mkdir", "-m", "0700", "-p", SCRIPTS], seconds=limits.answer)
-            device = f"/dev/disk/by-id/virtio-{PAYLOAD}"
-            shell.must(["tar", "-xf", device, "-C", SCRIPTS], seconds=limits.answer)
+            shell.must(["tar", "-xf", DEVICE, "-C", SCRIPTS, "--exclude=*/*"], seconds=limits.answer)
             yield Session(machine, line, shell, limits, user.name, seconds)
         except PrebakeError as error:
             state = machine.poll()

@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import yaml
+
 from builder.errors import InstallError, StalledError, VerificationError
 from builder.events import Note, Phase
 from builder.image.facts import checks, sealed_checks
-from builder.image.session import payload_disk, session
+from builder.image.provision import members, proof, provision
+from builder.image.session import DEVICE, payload_disk, session
 from builder.vm import disk, firmware
 from builder.vm.qemu import Disk, Nic
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from builder.events import Reporter
@@ -40,8 +43,10 @@ def settle_and_seal(image: Path, machine: MachineSpec, spec: Spec, site: Site) -
     ``machine`` says how to run it; its disks are set here. Raises InstallError if the system is not what was
     asked for, and what `session` raises.
     """
-    disks = (Disk(image, cache="unsafe", boot=1), payload_disk(site.work / "payload.tar"))
-    with session(replace(machine, disks=disks), "first-boot", spec.user, site) as system:
+    content = spec.content
+    disks = (Disk(image, cache="unsafe", boot=1), payload_disk(site.work / "payload.tar", carried(spec)))
+    nic = replace(machine.nic, restrict=spec.network == "offline" or not content) if machine.nic else None
+    with session(replace(machine, disks=disks, nic=nic), "first-boot", spec.user, site) as system:
         site.report(Phase("look", "Looking at the system", 0.65))
         facts = system.facts()
         wrong = [check for check in checks(facts, spec) if not check.good]
@@ -51,6 +56,8 @@ def settle_and_seal(image: Path, machine: MachineSpec, spec: Spec, site: Site) -
             )
         for unit in facts.get("failed-units", "").split():
             site.report(Note(f"A unit failed on the first boot: {unit}", "warning"))
+        if content:
+            provision(system, content, DEVICE, site.report)
         site.report(Phase("seal", "Removing identity, secrets and logs", 0.8))
         system.seal()
         site.report(Phase("off", "Powering off", 0.9))
@@ -89,11 +96,12 @@ def prove(
     try:
         with session(stranger, "proof", spec.user, site) as system:
             facts = system.facts()
+            there = proof(system, spec.content)
     except (InstallError, StalledError) as error:
         raise VerificationError(error.message, hint=error.hint, console=error.console) from error
     finally:
         overlay.unlink(missing_ok=True)
-    return Seen(facts, system.seconds), [*checks(facts, spec), *sealed_checks(facts, machine_id)]
+    return Seen(facts, system.seconds), [*checks(facts, spec), *sealed_checks(facts, machine_id), *there]
 
 
 def refuse_bad(done: Sequence[Check]) -> None:
@@ -101,6 +109,13 @@ def refuse_bad(done: Sequence[Check]) -> None:
     wrong = [check for check in done if not check.good]
     if wrong:
         raise VerificationError("The image is not what it should be:\n" + _listed(wrong))
+
+
+def carried(spec: Spec) -> Iterator[tuple[str, Path | bytes]]:
+    """Yield what travels to the guest beside our scripts: a network of the class's own, and its files."""
+    if spec.netplan is not None:
+        yield "netplan.yaml", yaml.safe_dump({"network": dict(spec.netplan)}).encode()
+    yield from members(spec.content)
 
 
 def _listed(wrong: Sequence[Check]) -> str:

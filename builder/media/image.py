@@ -8,6 +8,8 @@ import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import yaml
+
 from builder.errors import MediumError, RemasterError
 from builder.media.anatomy import second_base
 from builder.media.collector import still
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DISK_INFO = "/.disk/info"
+SOURCES = "/casper/install-sources.yaml"
 MENU_FOLDERS = ("/boot/grub/", "/EFI/")
 VERSION = re.compile(r"\b(?P<series>\d\d\.(?:04|10))(?:\.\d+)?\b")
 ARCHITECTURES = ("amd64", "arm64", "i386", "ppc64el", "riscv64", "s390x")
@@ -72,7 +75,8 @@ class Medium:
 
     ``version`` is like "24.04.3" and ``series`` like "24.04", None where nothing says so; ``arch`` is Debian's
     name ("amd64", "arm64", …), None if unknown. ``menus`` are the GRUB menus that start the installer's kernel, by
-    absolute path. ``survey`` tells what all is on it.
+    absolute path. ``sources`` are what its installer can install, by id, with their size in bytes (0 if it is not
+    told). ``survey`` tells what all is on it.
     """
 
     path: Path
@@ -84,6 +88,7 @@ class Medium:
     arch: str | None
     layout: Layout
     menus: Mapping[str, bytes] = field(repr=False)
+    sources: Mapping[str, int]
     survey: Survey = field(repr=False)
 
 
@@ -190,8 +195,23 @@ def _describe(path: Path, size: int, window: Window, volume: Volume) -> Medium:
         arch=_arch(says, survey),
         layout=_layout(window, volume),
         menus=dict(_menus(volume, survey)),
+        sources=_sources(volume),
         survey=survey,
     )
+
+
+def _sources(volume: Volume) -> dict[str, int]:
+    """Return what can be installed; nothing if the medium does not say it in the way that subiquity reads."""
+    try:
+        rows = yaml.safe_load(volume.read(SOURCES, most=LARGEST_MENU))
+    except (MediumError, yaml.YAMLError, ValueError, RecursionError):
+        return {}
+    found = {}
+    for row in rows if isinstance(rows, list) else ():
+        if isinstance(row, dict) and isinstance(row.get("id"), str):
+            size = row.get("size")
+            found[row["id"]] = size if isinstance(size, int) and size > 0 else 0
+    return found
 
 
 def _arch(says: str, survey: Survey) -> str | None:

@@ -18,11 +18,14 @@ rm -f /etc/cloud/cloud.cfg.d/90-installer-network.cfg /etc/cloud/cloud.cfg.d/99-
 mkdir -p /etc/cloud
 : > /etc/cloud/cloud-init.disabled
 
-# One network configuration, for a card of any name and address.
+# One network configuration: the class's own, or one for a card of any name and address.
 mkdir -p /etc/netplan
 rm -f /etc/netplan/*.yaml /etc/udev/rules.d/70-persistent-net.rules
 umask 077
-cat > /etc/netplan/01-netcfg.yaml << 'YAML'
+if [ -e "${0%/*}/netplan.yaml" ]; then
+    cp "${0%/*}/netplan.yaml" /etc/netplan/01-netcfg.yaml
+else
+    cat > /etc/netplan/01-netcfg.yaml << 'YAML'
 network:
   version: 2
   renderer: networkd
@@ -34,6 +37,7 @@ network:
       dhcp-identifier: mac
       optional: true
 YAML
+fi
 umask 022
 
 # Identity. An empty machine-id is filled at the next boot, without systemd's first-boot questions.
