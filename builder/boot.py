@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from builder.autoinstall import render
 from builder.autoinstall.own import answers_of, load
 from builder.autoinstall.password import hash_password
-from builder.autoinstall.problems import advice
+from builder.autoinstall.problems import Problem, advice, refuse
 from builder.autoinstall.sections import installer_of
 from builder.errors import AnswersError
 from builder.media.menus import edited_menus
@@ -44,17 +44,18 @@ ROOM = GIB
 
 def check_release(spec: Spec, release: str | None) -> None:
     """Refuse what the installer of a release ("22.04.1") would silently do otherwise. Raises AnswersError."""
+    problems = []
     if spec.storage == "lvm" and spec.disk > LVM_WHOLE and release in LVM_SCALES:
-        raise AnswersError(
+        words = (
             f"The installer of {release} ignores `sizing-policy: all` and gives only half of a disk this large to an "
-            "LVM root.",
-            hint="Use `storage: direct`, a disk of at most 12G, or 22.04.3 or newer.",
+            "LVM root."
         )
+        hint = "Use `storage: direct`, a disk of at most 12G, or 22.04.3 or newer."
+        problems.append(Problem(("storage",), words, hint))
     if spec.source != "server" and release in NO_SOURCES:
-        raise AnswersError(
-            f"The installer of {release} ignores `source` and installs the normal server.",
-            hint="Leave `source` out, or use 22.04.2 or newer.",
-        )
+        words = f"The installer of {release} ignores `source` and installs the normal server."
+        problems.append(Problem(("source",), words, "Leave `source` out, or use 22.04.2 or newer."))
+    refuse(problems, "The machine")
 
 
 def check_layout(spec: Spec, medium: Medium, own: OwnAnswers | None = None) -> None:

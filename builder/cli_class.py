@@ -104,7 +104,8 @@ def wanted_of(given: dict[str, Any], ui: Ui, *, name: str = "image", login: bool
     model = found.model if found else classfile.plain(overrides)
     password = password_of(given)
     if login and model.user.password_hash and given.get("user_data") is None:
-        where = str(found.place(("user", "password-hash")) if found else "The class")
+        place = found.located(Problem(("user", "password-hash"), "")).place if found else None
+        where = str(place or "The class")
         password = own.check_password(model.user.password_hash, password or model.user.password, where)
     called = given.get("name") or (found.name if found else None)
     sizes = {key: given[key] for key in ("memory", "cpus") if given.get(key) is not None}
@@ -115,14 +116,16 @@ def wanted_of(given: dict[str, Any], ui: Ui, *, name: str = "image", login: bool
         spec = own.spec_for(answers, spec, password, login=login)
         for warning in answers.warnings:
             ui(Note(str(warning), "warning"))
+    folders = (given["templates"],) if given.get("templates") else ()
+    wanted = Wanted(model, spec, called is not None, found, answers, folders)
     try:
         check(spec, login=login)
+        boot.check_release(spec, model.release if model.release.count(".") > 1 else None)
+        answers_of(wanted)
     except AnswersError as error:
         located_check(error, found)
         raise
-    boot.check_release(spec, model.release if model.release.count(".") > 1 else None)
-    folders = (given["templates"],) if given.get("templates") else ()
-    return Wanted(model, spec, called is not None, found, answers, folders)
+    return wanted
 
 
 def unfinished(wanted: Wanted, ui: Ui) -> None:
@@ -138,10 +141,10 @@ def located_check(error: AnswersError, found: Class | None) -> None:
     """Give the problems of a machine their places in its class file, in the error's message too."""
     if found is None:
         return
-    problems = [one for one in error.problems if isinstance(one, Problem)]
-    placed = [replace(one, place=found.place(one.path)) for one in problems]
-    error.problems = tuple(placed)
-    error.message = "\n    ".join(str(one) for one in placed)
+    placed = [found.located(one) for one in error.problems if isinstance(one, Problem)]
+    if placed:
+        error.problems = tuple(placed)
+        error.message = "\n    ".join(str(one) for one in placed)
 
 
 def overrides_of(given: dict[str, Any]) -> dict[str, Any]:
@@ -243,9 +246,7 @@ def _row(path: Path, problems: Sequence[Problem], message: str = "") -> dict[str
 def _checked_class(path: Path, ui: Ui) -> dict[str, Any]:
     model = None
     try:
-        wanted = wanted_of({"class_file": path}, ui, login=False)
-        model = wanted.model
-        answers_of(wanted)
+        model = wanted_of({"class_file": path}, ui, login=False).model
     except AnswersError as error:
         problems = [one for one in error.problems if isinstance(one, Problem)]
         row = _row(path, problems, error.message)

@@ -53,12 +53,14 @@ class Class:
         """What its image is called."""
         return self.model.name or self.path.stem
 
-    def place(self, path: Path) -> Place:
-        """Return where the value at ``path`` was written: in the class, or else in what it extends."""
-        for document in self.documents:
-            if path in document.places:
-                return document.place(path)
-        return self.documents[0].place(path)
+    def located(self, problem: Problem) -> Problem:
+        """Return a problem of the machine or of its answers with its place: in the class, or in what it extends."""
+        passed = ("autoinstall", *problem.path)
+        for path in (passed, problem.path):
+            for document in self.documents:
+                if path in document.places:
+                    return replace(problem, path=path, place=document.place(path, key=problem.key))
+        return replace(problem, place=self.documents[0].place(problem.path))
 
 
 def load(path: FilePath, overrides: Mapping[str, Any] | None = None) -> Class:
@@ -205,7 +207,8 @@ def _sources(values: dict[str, Any], folder: FilePath) -> list[Problem]:
         where: Path = ("files", number, "source")
         if not path.is_file():
             what = "is a folder, not a file" if path.is_dir() else "is not there"
-            near = nearest(path.name, (each.name for each in path.parent.glob("*")) if path.parent.is_dir() else ())
+            beside = path.parent.is_dir() and not path.is_dir()
+            near = nearest(path.name, (each.name for each in path.parent.iterdir())) if beside else ""
             problems.append(Problem(where, f"The file {shown(one['source'])} {what}.", near))
         elif path.stat().st_size > LARGEST_FILE:
             problems.append(Problem(where, f"The file {shown(one['source'])} has more than {LARGEST_FILE >> 20} MiB."))

@@ -101,10 +101,9 @@ def _since(answers: Mapping[str, Any], installer: Version) -> Iterator[Problem]:
         if here is None or installer >= version(first):
             continue
         does = "refuses it" if path in FATAL else "ignores it without a word"
-        used = ".".join(str(part) for part in installer)
         yield Problem(
             path,
-            f"`{dotted(path)}` is known since installer {first}; this release's ({used}) {does}.",
+            f"`{dotted(path)}` is known since installer {first}; this release's {does}.",
             "Use a newer point release, or leave it out.",
             key=True,
         )

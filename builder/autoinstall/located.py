@@ -49,7 +49,7 @@ class Document:
             found = (self.keys.get(path) if key else None) or self.places.get(path) or self.keys.get(path)
             if found:
                 return found
-            path, key = path[:-1], True
+            path, key = path[:-1], False
         return self.places.get((), Place(self.name, 1, 1))
 
     def located(self, problem: Problem, below: Path = ()) -> Problem:
@@ -96,6 +96,12 @@ def parse(text: str, name: str) -> Document:
         mark = error.problem_mark or error.context_mark
         where = Place(name, mark.line + 1, mark.column + 1) if mark else Place(name)
         raise _refusal(where, f"This is no YAML: {_words(error)}.", _remedy(text, mark)) from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        where = Place(name, line, error.position - text.rfind("\n", 0, error.position))
+        raise _refusal(
+            where, f"This is no YAML: the character {ord(text[error.position]):#06x} is not allowed.", ""
+        ) from error
     except yaml.YAMLError as error:
         raise _refusal(Place(name), f"This is no YAML: {str(error).splitlines()[0]}.", "") from error
     except RecursionError as error:

@@ -141,4 +141,6 @@ class Either:
         found = [list(shape.check(value, path)) for shape in self.shapes]
         if all(found):
             like = [one for one in found if all(problem.path != path for problem in one)]
-            yield from like[0] if like else [other(value, path, self.noun)]
+            if isinstance(value, dict) and any(isinstance(shape, Keys) for shape in self.shapes):
+                like = like or [one for one, shape in zip(found, self.shapes, strict=True) if isinstance(shape, Keys)]
+            yield from like[-1] if like else [other(value, path, self.noun)]

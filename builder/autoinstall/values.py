@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 GIB = 1 << 30
 SMALLEST_DISK = 4 * GIB
 LARGEST_DISK = 64 << 40
+BARE = 10_000
+"""Below it a number without a unit is meant in GiB, whatever it says."""
 LONGEST_PASSWORD = 128
 USERNAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 HOSTNAME = re.compile(r"(?=.{1,63}$)[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?)*")
@@ -119,7 +121,9 @@ def hostname(value: str) -> str:
 def locale(value: str) -> str:
     """Check a locale."""
     if value not in known.locales():
-        raise _refused(value, "is no locale that Ubuntu has in UTF-8", _like(value, known.locales(), "en_US.UTF-8"))
+        full = f"{value.partition('.')[0]}.UTF-8"
+        hint = f"Did you mean `{full}`?" if full in known.locales() else _like(value, known.locales(), "en_US.UTF-8")
+        raise _refused(value, "is no locale that Ubuntu has in UTF-8", hint)
     return value
 
 
@@ -172,9 +176,10 @@ def size(value: str) -> int:
 
 def disk(value: str) -> int:
     """Return a disk's size in bytes."""
-    found = size(value)
+    bare = value.strip().isdigit() and int(value) < BARE
+    found = int(value) if bare else size(value)
     if found < SMALLEST_DISK:
-        unit = " Did you mean `" + value.strip() + "G`?" if value.strip().isdigit() else ""
+        unit = f" Did you mean `{value.strip()}G`?" if bare else ""
         raise ValueError(
             f"A disk of {_gib(found)} is too small for the server. Expected: at least {_gib(SMALLEST_DISK)}, "
             f"better 10G.{unit}"
