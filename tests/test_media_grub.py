@@ -141,6 +141,12 @@ SEEDS = [
     "subiquity.autoinstallpath=/cdrom/autoinstall.yaml",
     "cloud-config-url=http://example.com/x",
     "cloud-init=disabled",
+    "url=http://example.com/x",  # cloud-init's older name, and casper's for another medium
+    "iso-url=http://example.com/x.iso",
+    '"cc:autoinstall: {version: 1} end_cc"',
+    "'cc: {runcmd: [[reboot]]} end_cc'",
+    "cc:ssh_import_id: [somebody] end_cc",
+    "cc: users: [default]\\\\nruncmd: [ls] end_cc cc:bootcmd: [ls] end_cc",
 ]
 
 
@@ -162,6 +168,13 @@ def test_they_go_behind_the_separator_too_and_without_one(seed: str) -> None:
     assert body(edited(f"linux /casper/vmlinuz autoinstall {seed}; boot")) == f"linux /casper/vmlinuz {ADDED}; boot"
 
 
+def test_settings_without_an_end_leave_what_the_kernel_needs() -> None:
+    before = "linux /casper/vmlinuz cc:autoinstall: [x] iso-scan/filename=${iso_path} --- quiet"
+    after = "linux /casper/vmlinuz [x] iso-scan/filename=${iso_path} X --- quiet"
+    assert body(edited(before, "X")) == after
+    assert body(edited("linux /casper/vmlinuz cc:x --- quiet end_cc", "X")) == "linux /casper/vmlinuz X ---"
+
+
 def test_an_argument_of_ours_is_not_there_twice() -> None:
     before = "linux /casper/vmlinuz console=ttyS0,115200n8 console=ttyS1 console=tty0 autoinstall ---\n"
     assert body(edited(before)) == f"linux /casper/vmlinuz console=ttyS1 {ADDED} ---\n"
@@ -174,6 +187,7 @@ def test_an_argument_of_ours_is_not_there_twice() -> None:
         "linux /casper/vmlinuz noautoinstall xds=nocloud autoinstall.x adds=1 --- ads=1",
         "set x=autoinstall; ds=nocloud",
         "linux /casper/vmlinuz a=b;s=/cdrom/x ---",
+        "linux /casper/vmlinuz curl=x urls=y BOOTIF=01-aa-bb-cc:dd cc=1 end_cc ---",
     ],
 )
 def test_what_only_looks_like_them_stays(line: str) -> None:
