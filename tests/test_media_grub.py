@@ -168,6 +168,77 @@ def test_they_go_behind_the_separator_too_and_without_one(seed: str) -> None:
     assert body(edited(f"linux /casper/vmlinuz autoinstall {seed}; boot")) == f"linux /casper/vmlinuz {ADDED}; boot"
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('set opts="autoinstall ds=nocloud;s=/cdrom/theirs/"', 'set opts=""'),
+        ("set opts='quiet autoinstall  ds=nocloud;s=/cdrom/theirs/ splash'", "set opts='quiet splash'"),
+        (r"opts=autoinstall\ ds=nocloud\;s=/x/\ quiet", "opts=quiet"),
+        ('set "opts=ds=nocloud;s=/x/ quiet"', 'set "opts=quiet"'),
+        ('set opts="auto"install" quiet"', 'set opts="""quiet"'),
+        ("set opts=ds=nocloud;s=/cdrom/theirs/", "set opts=;s=/cdrom/theirs/"),
+        ('set opts="cc: autoinstall: {version: 1} end_cc a=b"', 'set opts="a=b"'),
+        ('opts=quiet; if x; then set opts="$opts autoinstall"; fi', 'opts=quiet; if x; then set opts="$opts"; fi'),
+        ('set seed="ds=nocloud;s=$where"; set opts="a=b ${seed}"', 'set seed=""; set opts="a=b ${seed}"'),
+        ("for opts in autoinstall 'quiet url=http://x/'; do true; done", "for opts in \"\" 'quiet'; do true; done"),
+        ('set opts="autoinstall #x"', 'set opts="#x"'),
+        ("set ds='nocloud autoinstall'; set opts=$ds", "set ds='nocloud'; set opts=$ds"),
+    ],
+)
+@pytest.mark.parametrize("use", ["$opts", "${opts}", '"$opts"', 'a=b"${opts}"'])
+def test_they_go_from_what_variables_on_kernel_lines_hold(before: str, after: str, use: str) -> None:
+    line = f"linux /casper/vmlinuz {use} ---"
+    assert body(edited(f"{before}\n{line}\n")) == f"{after}\nlinux /casper/vmlinuz {use} {ADDED} ---\n"
+
+
+@pytest.mark.parametrize("use", ["$1", '"${2}"', '"$@"', "$*"])
+def test_they_go_from_what_functions_and_entries_are_given(use: str) -> None:
+    before = (
+        f"function boot {{\n\tlinux /casper/vmlinuz {use} ---\n}}\n"
+        "menuentry 'no autoinstall' { boot quiet autoinstall 'ds=nocloud;s=/x/'; }\n"
+        f"menuentry autoinstall 'a autoinstall' {{ linux /casper/vmlinuz {use} ---; }}\n"
+    )
+    after = (
+        f"function boot {{\n\tlinux /casper/vmlinuz {use} X ---\n}}\n"
+        "menuentry 'no autoinstall' { boot quiet \"\" ''; }\n"
+        f"menuentry autoinstall 'a' {{ linux /casper/vmlinuz {use} X ---; }}\n"
+    )
+    assert body(edited(before, "X")) == after
+
+
+def test_a_kernel_line_may_give_its_own_words() -> None:
+    before = "function linux {\n\techo $1\n}\nlinux /casper/vmlinuz autoinstall 'a autoinstall' $1 ---\n"
+    after = "function linux {\n\techo $1\n}\nlinux /casper/vmlinuz 'a' $1 X ---\n"
+    assert body(edited(before, "X")) == after
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("'quiet autoinstall' a", "'quiet' a"),
+        ('"autoinstall quiet ds=nocloud;s=/x/"', '"quiet"'),
+        (r"quiet\ autoinstall\ #x", r"quiet\ #x"),
+        (r"a=b\ cc:x\ y\ end_cc", "a=b"),
+    ],
+)
+def test_they_go_from_within_a_word(before: str, after: str) -> None:
+    assert body(edited(f"linux /casper/vmlinuz {before} ---", "X")) == f"linux /casper/vmlinuz {after} X ---"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "set opts=autoinstall\nlinux /casper/vmlinuz '$opts' \\$opts $option ---",
+        "set opts=autoinstall\nlinux /boot/vmlinuz $opts ---",
+        "function f { linux /boot/x $1; }\nf autoinstall\nlinux /casper/vmlinuz $x ---",
+        GRUB_ARM64.replace("pd_ignore_unused", "ads=x --- autoinstall.x"),
+    ],
+)
+def test_what_no_kernel_line_of_ours_gets_stays(text: str) -> None:
+    menu = body(edited(text, "X"))
+    assert menu.replace("X ", "").replace("timeout=5", "timeout=30") == text
+
+
 def test_settings_without_an_end_leave_what_the_kernel_needs() -> None:
     before = "linux /casper/vmlinuz cc:autoinstall: [x] iso-scan/filename=${iso_path} --- quiet"
     after = "linux /casper/vmlinuz [x] iso-scan/filename=${iso_path} X --- quiet"
@@ -232,6 +303,15 @@ PIECES = st.sampled_from(
         " autoinstall ",
         "ds=nocloud;s=/x/",
         '"ds=nocloud;s=/x/"',
+        "x=autoinstall",
+        'set x="quiet autoinstall',
+        "for x in autoinstall ",
+        "function f",
+        "f ",
+        " $1 ",
+        "\\ ",
+        " cc:",
+        "end_cc ",
     ]
 )
 SCRIPTS = MENUS | st.lists(PIECES, max_size=25).map("".join)

@@ -3,7 +3,7 @@
 Only what is meant is touched: the kernel lines of /casper/ and the time-out.
 
 A medium may have been changed before, by prebake or by hand. What would take the installer to other answers goes
-from the kernel lines, so that one set of answers is left: ours.
+from the kernel lines and from the variables on them, so that one set of answers is left: ours.
 """
 
 from __future__ import annotations

@@ -28,6 +28,21 @@ TOKEN = re.compile(
 )
 
 
+VARIABLE = re.compile(r"\$(?:\{(?P<braced>\w+|[@*])\}|(?P<bare>\d+|\w+|[@*]))")
+ARGUMENTS = "*"
+"""The name under which all of `$1`, `$2`, …, `$@` and `$*` go here."""
+
+
+@dataclass(frozen=True)
+class Character:
+    """A character of a word: its place in the word's text, and whether GRUB may see a variable's `$` in it."""
+
+    text: str
+    start: int
+    end: int
+    live: bool
+
+
 @dataclass(frozen=True)
 class Word:
     """A word as it is written in a script, and its place there."""
@@ -39,7 +54,29 @@ class Word:
     @property
     def value(self) -> str:
         """The word without quotes and escapes; variables stay as they are written."""
-        return re.sub(r"""\\(.)|["']""", r"\1", self.text, flags=re.DOTALL)
+        return "".join(character.text for character in self.characters)
+
+    @property
+    def characters(self) -> Iterator[Character]:
+        """What the word says, without quotes and escapes."""
+        quote, place = "", 0
+        while place < len(self.text):
+            first, place = place, place + 1
+            text = self.text[first]
+            escaped = text == "\\" and quote != "'" and place < len(self.text)
+            if escaped:
+                text, place = self.text[place], place + 1
+            elif text in ("'", '"') and quote in ("", text):
+                quote = "" if quote else text
+                continue
+            yield Character(text, first, place, live=not escaped and quote != "'")
+
+    @property
+    def variables(self) -> set[str]:
+        """The names of the variables GRUB puts values in for."""
+        text = "".join(character.text if character.live else "\0" for character in self.characters)
+        names = {match["braced"] or match["bare"] for match in VARIABLE.finditer(text)}
+        return {ARGUMENTS if name.isdigit() or name == "@" else name for name in names}
 
 
 def commands(text: str) -> Iterator[list[Word]]:
