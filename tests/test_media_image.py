@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from builder.command import run
 from builder.errors import MediumError, RemasterError
+from builder.media import image as image_module
 from builder.media.image import inspect, read_file, read_files
 from builder.media.menus import edited_menus
 from builder.media.remaster import plan
@@ -94,6 +95,33 @@ def test_a_medium_without_menus_is_said_so(tmp_path: Path) -> None:
     assert found.layout.table == "none"
     with pytest.raises(RemasterError, match="no GRUB menu"):
         edited_menus(found, kernel_arguments=["x"])
+
+
+THEME = b"# colours\nset color_normal=white/black\n".ljust(70_000, b"#")
+
+
+def test_a_large_file_that_is_no_menu_is_no_hindrance(tmp_path: Path) -> None:
+    files = {"casper/vmlinuz": b"x", "boot/grub/grub.cfg": GRUB_2204.encode(), "boot/grub/theme.cfg": THEME}
+    assert list(inspect(plain_iso(tmp_path, {**files, "EFI/x.cfg": THEME})).menus) == ["/boot/grub/grub.cfg"]
+
+
+@pytest.mark.parametrize("kernel", ["/casper/vmlinuz", "/cas'per'/vmlinuz", r"(cd)\/casper\/vmlinuz"])
+def test_a_large_file_that_may_be_a_menu_is_refused(tmp_path: Path, kernel: str) -> None:
+    menu = f'menuentry "x" {{\n\tlinux {kernel} ---\n}}\n'.encode().rjust(70_000, b"\n")
+    image = plain_iso(tmp_path, {"casper/vmlinuz": b"x", "boot/grub/other.cfg": menu})
+    with pytest.raises(
+        MediumError, match=r"`/boot/grub/other.cfg` may start the installer.*70000 bytes.*65536"
+    ) as caught:
+        inspect(image)
+    assert caught.value.hint
+
+
+def test_files_that_may_be_menus_are_read_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_module, "LARGEST_MENUS", 2 << 20)
+    files = {f"boot/grub/{number}.cfg": THEME * 10 for number in range(4)}
+    image = plain_iso(tmp_path, {"casper/vmlinuz": b"x", **files})
+    with pytest.raises(MediumError, match=r"than 2 MiB, up to `/boot/grub/2.cfg` with 700000 bytes"):
+        inspect(image)
 
 
 def plain_iso(folder: Path, files: dict[str, bytes], *options: str) -> Path:

@@ -14,6 +14,7 @@ from builder.errors import MediumError, RemasterError
 from builder.media.anatomy import second_base
 from builder.media.collector import still
 from builder.media.grub import boots_casper
+from builder.media.grubscript import KERNELS
 from builder.media.partitions import Partition, Table, read_table
 from builder.media.reader import Survey, Volume, open_volume
 from builder.media.records import read_both32
@@ -32,6 +33,7 @@ EFI_PROGRAMS = {"bootx64.efi": "amd64", "bootaa64.efi": "arm64", "bootriscv64.ef
 LARGEST_MENU = 64 << 10
 """What a GRUB menu may have, in bytes; Ubuntu's have one or two thousand."""
 LARGEST_MENUS = 16 << 20
+"""What all files that may be menus may have together, in bytes."""
 AGAIN = "Download the ISO again and check it against the SHA256SUMS beside it."
 OTHER_KINDS = (
     (0, b"QFI\xfb", "a qcow2 disk image"),
@@ -227,13 +229,35 @@ def _arch(says: str, survey: Survey) -> str | None:
 
 def _menus(volume: Volume, survey: Survey) -> Iterator[tuple[str, bytes]]:
     left = LARGEST_MENUS
+    entries = survey.listings[volume.views[0]]
     for folder in MENU_FOLDERS:
         for name in sorted(survey.files):
             if name.startswith(folder) and name.endswith(".cfg"):
-                text = volume.read(name, most=min(LARGEST_MENU, left))
-                left -= len(text)
-                if boots_casper(text.decode("utf-8", "surrogateescape")):
+                left -= entries[name].length
+                if left < 0:
+                    raise MediumError(
+                        f"The ISO has more to be read for GRUB menus than {LARGEST_MENUS >> 20} MiB, up to "
+                        f"`{plain(name)}` with {entries[name].length} bytes; Ubuntu's menus have some thousands.",
+                        hint="Use the ISO as Canonical publishes it.",
+                    )
+                text = volume.read(name, most=LARGEST_MENUS)
+                if len(text) > LARGEST_MENU:
+                    _check_no_menu(name, text)
+                elif boots_casper(text.decode("utf-8", "surrogateescape")):
                     yield name, text
+
+
+def _check_no_menu(name: str, text: bytes) -> None:
+    """Check that a file too large for a menu starts no kernel of the installer, for then it would have to be changed.
+
+    That such a kernel is named in it at all, quoted or not, is enough to refuse it.
+    """
+    if KERNELS.encode() in text.translate(None, b"\"'\\"):
+        raise MediumError(
+            f"The ISO's GRUB menu `{plain(name)}` may start the installer, but it has {len(text)} bytes; at most "
+            f"{LARGEST_MENU} were expected.",
+            hint="Use the ISO as Canonical publishes it.",
+        )
 
 
 def _layout(window: Window, volume: Volume) -> Layout:
