@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ import pytest
 from builder.command import run
 from builder.errors import HostError, PrebakeError, RemasterError
 from builder.events import Event, Progress
-from builder.media import write
+from builder.media import part, write
 from builder.media.patch import Patch
 from builder.media.write import write_iso
 
@@ -250,6 +251,96 @@ def test_a_full_disk_leaves_nothing_behind(source: Path, tmp_path: Path) -> None
     done = subprocess.run(argv, check=True, capture_output=True, text=True)
     assert "not enough room" in done.stdout
     assert list(tmp_path.iterdir()) == [source]
+
+
+KILLED = """\
+import os, signal, sys
+from pathlib import Path
+from builder.media import part, write
+from builder.media.patch import Patch
+
+def killed(old, new, length, at):
+    new.write(b"half")
+    new.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+write._cloned = lambda old, new: False
+write._kernel_copy = write._plain_copy = killed
+write.write_iso(Path(sys.argv[1]), Patch(6144, ()), Path(sys.argv[2]))
+"""
+
+
+def parts(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name.endswith(".part"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks of this kind are POSIX systems'")
+def test_the_next_writing_removes_what_a_killed_one_left(source: Path, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, str(source), str(tmp_path / "new.iso")], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert len(parts(tmp_path)) == 1
+    write_iso(source, PATCH, tmp_path / "other.iso")
+    assert len(parts(tmp_path)) == 1
+    write_iso(source, PATCH, tmp_path / "new.iso")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new.iso", "other.iso", "source.iso"]
+
+
+def test_it_does_not_remove_what_another_one_writes(source: Path, tmp_path: Path) -> None:
+    """Two of the same name at once: the one that ends last has its file in place, and both end well."""
+    seen: list[list[str]] = []
+
+    def another() -> Patch:
+        write_iso(source, Patch(4096, ()), tmp_path / "new.iso", lambda _: seen.append(parts(tmp_path)))
+        assert (tmp_path / "new.iso").read_bytes() == b"s" * 4096
+        return PATCH
+
+    write_iso(source, another, tmp_path / "new.iso")
+    assert len(seen[-1]) == 1
+    assert (tmp_path / "new.iso").stat().st_size == 6144
+    assert parts(tmp_path) == []
+
+
+def test_only_parts_of_the_same_iso_are_removed(source: Path, tmp_path: Path) -> None:
+    names = [".new.iso.0123456.part", ".new.iso.0123456z.part", ".new.iso.00000000.part2", ".newXiso.00000000.part"]
+    for name in (*names, "new.iso.00000000.part"):
+        (tmp_path / name).write_bytes(b"?")
+    (tmp_path / ".new.iso.00000001.part").mkdir()
+    os.mkfifo(tmp_path / ".new.iso.00000002.part")
+    (tmp_path / ".new.iso.00000003.part").symlink_to(source)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    write_iso(source, PATCH, tmp_path / "new.iso")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*before, "new.iso"])
+
+
+def test_a_part_that_is_taken_for_a_remainder_too_early_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run may look between the making of a part and its lock."""
+    locked, tried = part._locked, []
+
+    def late(handle: int) -> bool | None:
+        tried.append(handle)
+        if len(tried) == 1:
+            (name,) = parts(tmp_path)
+            (tmp_path / name).unlink()
+        return False if len(tried) == 2 else locked(handle)
+
+    monkeypatch.setattr(part, "_locked", late)
+    with part.part_of(tmp_path / "new.iso") as path:
+        assert parts(tmp_path) == [path.name]
+    assert len(tried) == 3
+    assert parts(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks of this kind are POSIX systems'")
+def test_without_locks_nothing_is_removed(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", none)
+    (tmp_path / ".new.iso.00000000.part").write_bytes(b"?")
+    write_iso(source, PATCH, tmp_path / "new.iso")
+    assert parts(tmp_path) == [".new.iso.00000000.part"]
 
 
 def test_other_failures_are_host_errors_too(source: Path, tmp_path: Path) -> None:

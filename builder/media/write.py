@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import shutil
 import sys
 import threading
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from builder.errors import HostError
 from builder.events import Progress, silent
+from builder.media.part import part_of, remove_remains
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,29 +39,29 @@ def write_iso(source: Path, patch: Patch | Callable[[], Patch], destination: Pat
 
     ``patch`` may be a function that returns it: it is called in a thread of its own while the source is copied, and
     what it raises ends the copying and is raised. The image is written aside in the same folder and renamed when it
-    is whole and on the disk; what was at ``destination`` before stays until then. Reports Progress in bytes. Raises
-    HostError if the disk is full or cannot be written to, and leaves nothing behind.
+    is whole and on the disk; what was at ``destination`` before stays until then, and what a killed run has left
+    aside goes first. Reports Progress in bytes. Raises HostError if the disk is full or cannot be written to, and
+    leaves nothing behind.
     """
     size = 0
-    aside = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}.part")
     try:
-        with source.open("rb") as old, aside.open("xb") as new, ThreadPoolExecutor(1) as pool:
-            size = os.fstat(old.fileno()).st_size if callable(patch) else patch.size
-            made = pool.submit(patch if callable(patch) else lambda: patch)
-            _copy(old, new, size, report, made)
-            size = made.result().size
-            for offset, data in made.result().extents:
-                new.seek(offset)
-                new.write(data)
-            new.truncate(size)
-            new.flush()
-            os.fsync(new.fileno())
-        aside.replace(destination)
+        remove_remains(destination)
+        with part_of(destination) as aside:
+            with source.open("rb") as old, aside.open("r+b") as new, ThreadPoolExecutor(1) as pool:
+                size = os.fstat(old.fileno()).st_size if callable(patch) else patch.size
+                made = pool.submit(patch if callable(patch) else lambda: patch)
+                _copy(old, new, size, report, made)
+                size = made.result().size
+                for offset, data in made.result().extents:
+                    new.seek(offset)
+                    new.write(data)
+                new.truncate(size)
+                new.flush()
+                os.fsync(new.fileno())
+            aside.replace(destination)
         _sync_folder(destination.parent)
     except OSError as error:
         raise _explained(error, destination, size) from error
-    finally:
-        aside.unlink(missing_ok=True)
     report(Progress(WHAT, size, size))
 
 
