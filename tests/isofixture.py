@@ -132,6 +132,12 @@ GRUB finds a function only where there is no command of that name, so it must ha
 """
 
 
+UNLISTED = frozenset({"boot/grub/i386-pc/eltorito.img"})
+"""What md5sum.txt leaves out."""
+UNLISTED_2604 = UNLISTED | {"boot/grub/grub.cfg"}
+"""What it leaves out on media that isobuilder has made, which are 26.04's."""
+
+
 @dataclass(frozen=True)
 class Variant:
     """One kind of medium: which options xorriso gets and what the tree holds."""
@@ -149,6 +155,7 @@ class Variant:
     loopback: str | None = LOOPBACK
     catalog_sum: str = ""
     """Whether md5sum.txt lists the boot catalog: with a "right" sum, with a "wrong" one, or not at all."""
+    unlisted: frozenset[str] = UNLISTED
     extra: Mapping[str, bytes] = field(default_factory=dict, hash=False)
     programs: str = "names"
     """What is on the ESP: "names" of programs only, a "grub" that boots, or Debian's "signed" shim and GRUB."""
@@ -185,7 +192,9 @@ AMD64_2604 = Variant(
     volume_id="Ubuntu-Server 26.04.1 LTS amd64",
     disk_info='Ubuntu-Server 26.04.1 LTS "Resolute Raccoon" - Release amd64 (20260806)',
     iso_level=3,
+    grub_cfg=GRUB_2604,
     catalog_sum="right",
+    unlisted=UNLISTED_2604,
 )
 NO_JOLIET = Variant("no-joliet", joliet=False)
 NO_SECOND_TREE = Variant("no-second-tree", second_tree=False, iso_level=2)
@@ -196,7 +205,9 @@ ARM64_GPT = Variant(
     arch="arm64",
     iso_level=3,
     bootable_mbr=False,
+    grub_cfg=GRUB_ARM64,
     loopback=None,
+    unlisted=UNLISTED_2604,
 )
 ARM64_MBR = Variant(
     "arm64-mbr",
@@ -350,14 +361,13 @@ def catalog_path(variant: Variant) -> str:
     return "/boot.catalog" if variant.arch == "amd64" else "/boot/boot.cat"
 
 
-def fill(folder: Path, files: Mapping[str, bytes], more: str = "") -> None:
+def fill(folder: Path, files: Mapping[str, bytes], more: str = "", unlisted: frozenset[str] = UNLISTED) -> None:
     """Write ``files`` below ``folder`` and the md5sum.txt that belongs to them, with ``more`` lines."""
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     (folder / "ubuntu").symlink_to(".")
-    unlisted = {"boot/grub/i386-pc/eltorito.img"}
     lines = [
         f"{hashlib.md5(content, usedforsecurity=False).hexdigest()}  ./{name}\n"
         for name, content in sorted(files.items())
@@ -410,7 +420,7 @@ def medium(variant: Variant) -> Path:
     if variant.arch == "amd64":
         files["boot/grub/i386-pc/eltorito.img"] = eltorito_image().read_bytes()
     path = catalog_path(variant)
-    fill(tree, files, f"{WRONG_SUM.decode()}  .{path}\n" if variant.catalog_sum else "")
+    fill(tree, files, f"{WRONG_SUM.decode()}  .{path}\n" if variant.catalog_sum else "", variant.unlisted)
     image = folder / f"{variant.name}.iso"
     esp = esp_image(folder, programs)
     run(["xorriso", "-as", "mkisofs", *options(variant, esp), "-o", str(image), str(tree)])

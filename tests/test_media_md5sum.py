@@ -12,7 +12,16 @@ from builder.media.image import read_file
 from builder.media.md5sum import followed, updated
 from builder.media.patch import Patch
 from builder.media.remaster import plan, write_iso
-from tests.isofixture import AMD64, WRONG_SUM, catalog_path, medium, missing_programs
+from tests.isofixture import (
+    AMD64,
+    AMD64_2604,
+    ARM64_GPT,
+    WRONG_SUM,
+    Variant,
+    catalog_path,
+    medium,
+    missing_programs,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,6 +53,25 @@ def test_a_line_follows_only_if_it_was_right() -> None:
     assert md5(b"new") + b" *./c+\n" in followed(text, "/c+", b"old", b"new")
     assert followed(text, "/b", b"old", b"new") == text
     assert followed(text, "/none", b"old", b"new") == text
+
+
+@built
+@pytest.mark.parametrize("variant", [AMD64_2604, ARM64_GPT], ids=lambda variant: variant.name)
+def test_what_2604_leaves_out_stays_out(variant: Variant, tmp_path: Path) -> None:
+    """Its list has no sum of the menu that prebake changes, and has sums of the files that prebake adds."""
+    source, new = medium(variant), tmp_path / "new.iso"
+    before = read_file(source, "/md5sum.txt")
+    assert b"./boot/grub/grub.cfg" not in before
+    assert b"./casper/vmlinuz\n" in before
+    added = b"  ./nocloud/user-data\n"
+    write_iso(source, plan(source, {"/boot/grub/grub.cfg": b"#" * 9000, "/nocloud/user-data": b"x"}), new)
+    after = read_file(new, "/md5sum.txt").splitlines(keepends=True)
+    assert read_file(new, "/boot/grub/grub.cfg") == b"#" * 9000
+    catalog = b"  ." + catalog_path(variant).encode() + b"\n"
+    assert [line for line in after if not line.endswith((added, catalog))] == [
+        line for line in before.splitlines(keepends=True) if not line.endswith(catalog)
+    ]
+    assert md5(b"x") + added in after
 
 
 @built
