@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
+from builder.command import run
 from builder.errors import MediumError, RemasterError
+from builder.media.anatomy import examine
 from builder.media.changes import Change, stated, totals
 from builder.media.image import read_file
-from builder.media.patch import Patch
+from builder.media.patch import Patch, changed_sectors
 from builder.media.remaster import plan, write_iso
+from builder.media.window import Window
+from builder.vm.disk import write_overlay
 from tests.isofixture import AMD64, ARM64_MBR, MANY, NO_JOLIET, VARIANTS, Variant, medium, missing_programs
 from tests.test_media_again import files_for, mapped
 from tests.test_media_remaster import FILES, remastered
@@ -118,6 +123,32 @@ def test_totals_are_those_of_the_list() -> None:
         f"{len(numbers(changes))} of {patch.size // SECTOR} sectors of 2048 bytes change, in {len(changes)} ranges; "
         f"the ISO is {longer} sectors longer ({patch.size} bytes)."
     )
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
+def test_a_patch_holds_what_moves_and_little_else(variant: Variant) -> None:
+    """What moves is the ESP and what lies behind it; of the file system before it, a few sectors change."""
+    image, patch = remastered(variant)
+    with medium(variant).open("rb") as file:
+        window = Window(file)
+        border = examine(window.at, window.size).border
+    sectors = [number for numbers in changed_sectors(patch) for number in numbers]
+    assert patch.changed == len(sectors) * SECTOR
+    assert sum(number < border for number in sectors) <= 50
+    assert patch.changed <= image.stat().st_size - border * SECTOR + 50 * SECTOR
+
+
+@pytest.mark.skipif(shutil.which("qemu-img") is None, reason="needs qemu-img")
+def test_the_overlay_of_a_medium_is_thin(tmp_path: Path) -> None:
+    """The file systems on the medium, most of its bytes, stay where they are."""
+    source = medium(Variant("roomy", extra={"casper/large.squashfs": bytes(range(256)) * (64 << 10)}))
+    patch = plan(source, FILES)
+    assert patch.size > 16 << 20
+    write_overlay(source, patch.size, patch.extents, tmp_path / "overlay.qcow2")
+    assert (tmp_path / "overlay.qcow2").stat().st_size < 8_000_000
+    write_iso(source, patch, tmp_path / "whole.iso")
+    run(["qemu-img", "convert", "-O", "raw", str(tmp_path / "overlay.qcow2"), str(tmp_path / "raw")])
+    assert (tmp_path / "raw").read_bytes() == (tmp_path / "whole.iso").read_bytes()
 
 
 def test_nothing_is_an_empty_list() -> None:
