@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 
 EXPORTS = ("ova", "vmdk", "vdi", "vhdx", "raw", "proxmox")
 HASHERS = {"$6$": sha512_crypt, "$5$": sha256_crypt, "$1$": md5_crypt, "$sha1$": sha1_crypt, "$2": bcrypt}
-PATTERNS = {"pattern": r"^\d+(\.\d+)?\s*[KMGT]?(i?B)?$"}
+SIZES = [{"type": "string", "pattern": r"^\d+(\.\d+)?\s*[KMGTkmgt]?(i?B)?$"}, {"type": "integer"}]
+FIRMWARE = {"enum": ["bios", "uefi"]}
 
 Text = Annotated[str, Field(max_length=10_000)]
-Size = WithJsonSchema({"anyOf": [{"type": "string", **PATTERNS}, {"type": "integer"}]})
+Size = WithJsonSchema({"anyOf": SIZES})
+Swap = WithJsonSchema({"anyOf": [{"const": "none"}, *SIZES]})
+OneOrBoth = WithJsonSchema({"anyOf": [FIRMWARE, {"type": "array", "items": FIRMWARE, "minItems": 1, "maxItems": 2}]})
 Loose = WithJsonSchema({"type": ["string", "number"]})
 
 
@@ -106,7 +109,7 @@ class FileModel(_Strict):
         None, description="The group; by default the owner's."
     )
     mode: Annotated[int, BeforeValidator(lambda given: values.mode(str(given))), Loose] = Field(
-        0o644, description="The permissions in octal digits."
+        0o644, description="The permissions in octal digits.", json_schema_extra={"default": "0644"}
     )
 
     @model_validator(mode="after")
@@ -136,7 +139,9 @@ class ClassFile(_Strict):
     )
     arch: Literal["amd64", "arm64"] = Field("amd64", description="The processor's architecture.")
     disk: Annotated[int, BeforeValidator(lambda given: values.disk(str(given))), Size] = Field(
-        10 * values.GIB, description="The disk's size, as in `10G`; it takes less room until it is filled."
+        10 * values.GIB,
+        description="The disk's size, as in `10G`; it takes less room until it is filled.",
+        json_schema_extra={"default": "10G"},
     )
     user: UserModel = Field(UserModel(), description="Who can log in.")
     hostname: Annotated[Text, AfterValidator(values.hostname)] = Field("ubuntu", description="The machine's name.")
@@ -152,13 +157,15 @@ class ClassFile(_Strict):
     storage: Literal["direct", "lvm"] = Field(
         "direct", description="The entire disk as one file system, or as an LVM group that the root volume fills."
     )
-    swap: Annotated[int, BeforeValidator(lambda given: values.swap(str(given))), Size] = Field(
-        0, description="The size of a swap file; `none` by default."
+    swap: Annotated[int, BeforeValidator(lambda given: values.swap(str(given))), Swap] = Field(
+        0, description="The size of a swap file.", json_schema_extra={"default": "none"}
     )
-    firmware: Annotated[list[Literal["bios", "uefi"]], BeforeValidator(_alone), Field(min_length=1, max_length=2)] = (
-        Field(
-            ["bios"], description="The firmware that the image boots under; the first is the one it is installed under."
-        )
+    firmware: Annotated[
+        list[Literal["bios", "uefi"]], BeforeValidator(_alone), Field(min_length=1, max_length=2), OneOrBoth
+    ] = Field(
+        ["bios"],
+        description="The firmware that the image boots under; the first is the one it is installed under.",
+        json_schema_extra={"default": "bios"},
     )
     network: Annotated[
         Any, AfterValidator(_network), WithJsonSchema({"anyOf": [{"const": "dhcp"}, {"type": "object"}]})

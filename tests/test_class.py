@@ -1,0 +1,341 @@
+"""Class files that are right: what they come to, what they extend, what the command line changes in them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from builder.autoinstall import known, values
+from builder.autoinstall.check import check
+from builder.autoinstall.classfile import load, plain, spec_of
+from builder.autoinstall.located import parse
+from builder.autoinstall.model import ClassFile, verified
+from builder.autoinstall.password import hash_password
+from builder.autoinstall.render import MASK
+from builder.cli import cli
+from builder.cli_class import schema
+from builder.errors import AnswersError
+from builder.spec import GIB, Content, File, Snap, Spec
+from tests.command_line import PREBAKE, environment, prebake
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = sorted((ROOT / "classes").glob("*.yaml"))
+BAD = sorted((ROOT / "tests/data/classes-bad").glob("*.yaml"))
+HASH = hash_password("hunter2", salt="saltsalt")
+
+
+def classes(tmp_path: Path, **texts: str) -> Path:
+    """Write class files; return the path of `it.yaml`."""
+    for name, text in texts.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    return tmp_path / "it.yaml"
+
+
+def spec(tmp_path: Path, text: str, **overrides: Any) -> Spec:
+    found = load(classes(tmp_path, it=text), overrides)
+    return spec_of(found.model, found.name)
+
+
+def test_an_empty_class_is_the_lessons_machine(tmp_path: Path) -> None:
+    lesson = Spec(name="it", network="auto")
+    assert spec(tmp_path, "") == spec(tmp_path, "# nothing\n") == spec_of(plain({}), "it") == lesson
+
+
+def test_everything_arrives(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("notes")
+    text = f"""
+name: all-of-it
+release: 22.10
+arch: arm64
+disk: 20G
+user: {{name: student, full-name: "Ann O'Hara", password-hash: '{HASH}'}}
+hostname: vm-1
+locale: de_CH.UTF-8
+keyboard: {{layout: ch, variant: fr}}
+timezone: Europe/Zurich
+storage: lvm
+swap: 1G
+firmware: uefi
+network: {{version: 2, ethernets: {{any: {{match: {{name: "e*"}}, dhcp4: yes}}}}}}
+offline: false
+proxy: http://proxy.example:3128
+mirror: http://mirror.example/ubuntu
+updates: all
+source: minimal
+packages: [git, "nginx=1.24.0-2ubuntu7", python3.12/noble-updates]
+snaps: [lxd, {{name: code, channel: latest/stable, classic: true}}]
+files:
+  - {{path: /srv/notes.txt, source: notes.txt, owner: student, group: www-data, mode: 600}}
+  - {{path: /etc/motd, content: "Hello\\n"}}
+run: [echo one, "echo two: three"]
+exports: [ova, raw]
+autoinstall: {{kernel: {{flavor: hwe}}}}
+"""
+    found = spec(tmp_path, text)
+    assert found.content == Content(
+        packages=("git", "nginx=1.24.0-2ubuntu7", "python3.12/noble-updates"),
+        snaps=(Snap("lxd"), Snap("code", "latest/stable", classic=True)),
+        files=(
+            File("/srv/notes.txt", tmp_path / "notes.txt", "", "student", "www-data", 0o600),
+            File("/etc/motd", None, "Hello\n"),
+        ),
+        commands=("echo one", "echo two: three"),
+    )
+    assert (found.disk, found.swap, found.storage, found.firmware) == (20 * GIB, GIB, "lvm", "uefi")
+    assert (found.keyboard, found.keyboard_variant, found.timezone) == ("ch", "fr", "Europe/Zurich")
+    assert found.netplan == {"version": 2, "ethernets": {"any": {"match": {"name": "e*"}, "dhcp4": True}}}
+    assert (found.network, found.updates, found.source, found.exports) == ("nat", "all", "minimal", ("ova", "raw"))
+    assert found.user.password_hash == HASH
+    assert HASH not in repr(found)
+
+
+def test_words_are_what_is_written(tmp_path: Path) -> None:
+    """YAML 1.1 makes of them a number, false, an octal number and a base of 60."""
+    found = load(classes(tmp_path, it="release: 22.10\nkeyboard: no\nhostname: 0755\nuser: {full-name: 1:20}\n"))
+    model = found.model
+    assert (model.release, model.keyboard.layout, model.hostname, model.user.full_name) == (
+        "22.10",
+        "no",
+        "0755",
+        "1:20",
+    )
+
+
+def test_a_class_extends_another(tmp_path: Path) -> None:
+    folder = tmp_path / "base"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("notes")
+    (folder / "base.yaml").write_text(
+        "name: base\ndisk: 20G\nuser: {name: student}\npackages: [git]\nrun: [echo base]\n"
+        "files: [{path: /notes, source: notes.txt}]\nnetwork: {version: 2, ethernets: {a: {dhcp4: true}}}\n"
+    )
+    found = load(
+        classes(
+            tmp_path,
+            it="extends: middle.yaml\nuser: {full-name: Ann}\npackages: [git, tree]\nrun: [echo it]\n",
+            middle="extends: base/base.yaml\ndisk: 30G\nnetwork: dhcp\n",
+        )
+    )
+    model = found.model
+    assert (found.name, model.disk, model.user.name, model.user.full_name) == ("it", 30 * GIB, "student", "Ann")
+    assert (model.packages, model.run, model.network) == (["git", "tree"], ["echo base", "echo it"], "dhcp")
+    assert spec_of(model, "it").content.files[0].source == folder / "notes.txt"
+
+
+def test_the_command_line_goes_before_the_class(tmp_path: Path) -> None:
+    path = classes(tmp_path, it="disk: 20G\nkeyboard: {layout: ch, variant: fr}\nuser: {name: ann, full-name: Ann}\n")
+    result = prebake("render", path, "--keyboard", "de", "--user", "bob", "--timezone", "UTC")
+    told = yaml.safe_load(result.out)["autoinstall"]
+    assert told["keyboard"] == {"layout": "de", "variant": ""}
+    assert (told["identity"]["username"], told["identity"]["realname"]) == ("bob", "Ann")
+    assert told["timezone"] == "UTC"
+    result = prebake("render", path, "--user", "root", "--hostname", "a b")
+    assert result.code == 3
+    assert "--user: `root` is a user name that the system reserves" in result.err
+    assert "--hostname: `a b` is no host name" in result.err
+
+
+def test_a_class_and_its_parents_are_named_in_their_problems(tmp_path: Path) -> None:
+    path = classes(tmp_path, it="extends: base.yaml\noffline: true\n", base="release: 24.04\npackages: [git]\n")
+    result = prebake("image", path)
+    assert result.code == 3
+    assert f"{tmp_path}/base.yaml:2:11: `packages` are fetched, but" in result.err
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_the_examples_are_good_for_every_release(path: Path) -> None:
+    assert len(EXAMPLES) >= 5
+    for release in ("22.04", "24.04.1", "24.04", "26.04"):
+        result = CliRunner().invoke(cli, ["render", str(path), "--release", release])
+        assert result.exit_code == 0, result.stderr
+    jsonschema.validate(yaml.safe_load(path.read_text()), schema())
+
+
+def test_validate_prints_a_table_and_exits_3_if_any_is_bad(tmp_path: Path) -> None:
+    result = prebake("validate", ROOT / "classes")
+    assert result.code == 0
+    rows = result.out.splitlines()
+    assert rows[0].split() == ["FILE", "RELEASE", "ARCH", "DISK", "ADDS", "VERDICT"]
+    assert [row.split()[0] for row in rows[1:]] == [str(path) for path in EXAMPLES]
+    assert all(row.endswith("good") for row in rows[1:])
+    classes(tmp_path, it="", bad="disk: 1G\n")
+    result = prebake("validate", tmp_path, "--json")
+    assert result.code == 3
+    bad, good = json.loads(result.out)
+    assert (bad["good"], good["good"], good["disk"]) == (False, True, 10 * GIB)
+    assert bad["problems"][0]["place"] == {"file": str(tmp_path / "bad.yaml"), "line": 1, "column": 7}
+    assert prebake("validate").code == 2
+    assert prebake("validate", tmp_path / "none.yaml").code == 3
+    (tmp_path / "empty").mkdir()
+    assert prebake("validate", tmp_path / "empty").code == 2
+
+
+def test_the_schema_completes_and_refuses_in_an_editor() -> None:
+    found = json.loads(prebake("class-schema").out)
+    jsonschema.Draft202012Validator.check_schema(found)
+    good: list[dict[str, Any]] = [
+        {"firmware": "uefi", "swap": "none", "disk": "20G", "keyboard": "ch", "snaps": ["lxd"], "network": "dhcp"},
+        {"firmware": ["bios", "uefi"], "keyboard": {"layout": "ch"}, "snaps": [{"name": "lxd"}], "release": 24.04},
+        {"files": [{"path": "/a", "content": "x", "mode": "0600"}], "user": {"full-name": "A"}, "offline": True},
+    ]
+    for one in good:
+        jsonschema.validate(one, found)
+    for wrong in ({"pakages": []}, {"user": {"pasword": "x"}}, {"firmware": "efi"}, {"files": [{"content": "x"}]}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, found)
+
+
+def test_the_page_is_made_of_the_model() -> None:
+    done = subprocess.run([sys.executable, ROOT / "scripts/class-docs", "--check"], check=False, cwd=ROOT)
+    assert done.returncode == 0, "run .venv/bin/python scripts/class-docs"
+
+
+@pytest.mark.parametrize(
+    "hashed",
+    [
+        HASH,
+        "$5$saltsalt$" + "a" * 43,
+        "$y$j9T$" + "a" * 22 + "$" + "b" * 43,
+        "$gy$j9T$" + "a" * 22 + "$" + "b" * 43,
+        "$7$CU..../....saltsalt$" + "a" * 43,
+        "$2b$12$" + "a" * 53,
+        "$1$saltsalt$" + "a" * 22,
+        "$6$rounds=10000$saltsalt$" + "a" * 86,
+    ],
+)
+def test_a_hash_may_have_any_form_of_crypt(hashed: str) -> None:
+    assert values.password_hash(hashed) == hashed
+
+
+def test_the_password_of_a_hash_has_to_be_known_before_anything_starts(tmp_path: Path) -> None:
+    path = classes(tmp_path, it=f"user:\n  password-hash: '{HASH}'\n")
+    assert verified("hunter2", HASH)
+    assert prebake("validate", path).code == 0
+    assert HASH not in prebake("render", path).out
+    result = prebake("image", path, "--iso", "none.iso", "-o", tmp_path / "output")
+    assert result.code == 3
+    assert f"{path}:2:18 holds only the password's hash, and prebake logs in" in result.err
+    wrong = prebake("image", path, "--iso", "none.iso", env={"PREBAKE_PASSWORD": "hunter3"})
+    assert wrong.code == 3
+    assert "is not the one that the hash in" in wrong.err
+    assert "hunter3" not in wrong.err
+    right = prebake("image", path, "--iso", "none.iso", env={"PREBAKE_PASSWORD": "hunter2"})
+    assert (right.code, "There is no ISO" in right.err) == (5, True)
+
+
+def test_the_password_can_be_asked_for(tmp_path: Path) -> None:
+    path = classes(tmp_path, it=f"user: {{password-hash: '{HASH}'}}\n")
+    assert prebake("image", path, "--ask-password").code == 2
+    main, terminal = pty.openpty()
+    argv = [PREBAKE, "image", str(path), "--iso", "none.iso", "--ask-password"]
+    with subprocess.Popen(argv, stdin=terminal, stderr=terminal, stdout=subprocess.PIPE, env=environment()) as process:
+        os.close(terminal)
+        os.write(main, b"hunter2\nhunter2\n")
+        said = b""
+        while b"no ISO" not in said:
+            said += os.read(main, 1024)
+        assert process.wait() == 5
+    os.close(main)
+    assert said.count(b"hunter2") <= 2, "only the terminal's own echo of what came before it was switched off"
+
+
+def test_secrets_are_masked_in_what_is_shown(tmp_path: Path) -> None:
+    text = "autoinstall: {ubuntu-pro: {token: C1hunter2}, storage: {layout: {name: lvm, sizing-policy: all, password: hunter2}}}\n"
+    text += "proxy: http://me:hunter2@proxy.example:3128\n"
+    result = prebake("render", classes(tmp_path, it=text))
+    assert result.code == 0, result.err
+    assert "hunter2" not in result.out
+    assert result.out.count(MASK) == 3
+    assert "http://proxy.example:3128" in result.out
+
+
+def test_an_iso_for_a_machine_that_nobody_finishes_has_the_content_in_its_answers(tmp_path: Path) -> None:
+    from builder.autoinstall.content import sections_for  # noqa: PLC0415
+
+    (tmp_path / "notes.txt").write_bytes(b"\0notes")
+    text = "packages: [git]\nsnaps: [{name: lxd, channel: edge}]\nrun: [echo one]\nfiles: [{path: /n, source: notes.txt}]\n"
+    assert sections_for(spec(tmp_path, text).content) == {
+        "packages": ["git"],
+        "snaps": [{"name": "lxd", "classic": False, "channel": "edge"}],
+        "user-data": {
+            "write_files": [
+                {
+                    "path": "/n",
+                    "encoding": "b64",
+                    "content": "AG5vdGVz",
+                    "owner": "root:root",
+                    "permissions": "0644",
+                    "defer": True,
+                }
+            ],
+            "runcmd": [["sh", "-c", "echo one"]],
+        },
+    }
+
+
+WORDS = st.sampled_from([*ClassFile.model_fields, "full-name", "password-hash", "path", "source", "content", "e*", "~"])
+LEAVES = st.one_of(WORDS, st.text(max_size=8), st.integers(), st.booleans(), st.none(), st.floats())
+TREES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=4))
+
+
+@given(TREES)
+@settings(max_examples=300, deadline=None)
+def test_any_tree_is_taken_or_refused_in_words(tree: Any) -> None:
+    check_any(yaml.safe_dump(tree))
+
+
+@given(st.text(max_size=80) | st.sampled_from(BAD).map(lambda path: path.read_bytes().decode("latin-1")))
+@settings(max_examples=300, deadline=None)
+def test_any_text_is_taken_or_refused_in_words(text: str) -> None:
+    check_any(text)
+
+
+def check_any(text: str) -> None:
+    """Every text is refused in words, or comes to a machine that is whole."""
+    import tempfile  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name, "it.yaml")
+        path.write_bytes(text.encode("utf-8", "surrogatepass"))
+        try:
+            found = load(path)
+        except AnswersError as error:
+            assert error.problems
+            assert str(path) in error.message or "extends" in text
+        else:
+            for one in found.model.files:
+                assert one.source is None or Path(one.source).is_file()
+            try:
+                check(spec_of(found.model, "it"))
+            except AnswersError as error:
+                assert error.problems
+
+
+def test_places_are_those_of_the_values() -> None:
+    document = parse("a: 1\nb:\n  - c: x\n    d: [y, z]\n", "f")
+    found = {path: (place.line, place.column) for path, place in document.places.items()}
+    assert found[("b", 0, "d", 1)] == (4, 12)
+    assert str(document.place(("b", 0, "nothing", "there"))) == "f:3:5"
+    assert str(document.place(("b", 0, "d"), key=True)) == "f:4:5"
+
+
+def test_what_is_known_includes_what_this_host_knows() -> None:
+    supported = Path("/usr/share/i18n/SUPPORTED")
+    if supported.exists():
+        names = {row.split()[0] for row in supported.read_text().splitlines() if row.endswith(" UTF-8")}
+        assert names <= known.locales()
+    assert known.keyboards()["ch"] >= {"fr", "de_nodeadkeys"}
+    assert {"Europe/Zurich", "UTC", "Etc/UTC"} <= known.zones()
+    assert "localtime" not in known.zones()
