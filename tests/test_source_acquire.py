@@ -7,29 +7,34 @@ import json
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from pysequoia import Tsk
 
+from builder import larder
 from builder.errors import MediumError
 from builder.events import Event, Note, silent
-from builder.media.source.acquire import Request, RolledBackError, acquire
+from builder.media.source.acquire import Request, acquire
 from builder.media.source.catalogue import catalogue
 from builder.media.source.download import ChecksumError
+from builder.media.source.memory import RolledBackError, Seen
 from builder.media.source.shelf import Shelf
 from builder.media.source.signature import SignatureError
 from builder.media.source.web import NotThere, Patience, Unreachable, Web, open_client
 from tests.mirror import Fault, Mirror, folder, iso, key, name_of, release, serving, signed, streams, sums, trust
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from builder.media.source.origin import Origin
 
 FAST = Patience(tries=2, cuts=3, first=0.001, longest=0.002)
 NEW, OLD = name_of("24.04.3"), name_of("24.04.2")
+ODD = json.dumps({"a/amd64": {"version": "x", "sha256": "0" * 64, "signed": "2025-08-07T10:00:00+00:00"}}).encode()
+UNDATED = json.dumps({"a/amd64": {"version": "24.04.3", "sha256": "0" * 64, "signed": "?"}}).encode()
 
 
 def tree() -> dict[str, bytes]:
@@ -83,6 +88,19 @@ def warnings(cache: Path, version: str = "24.04", **more: Any) -> list[str]:
     events: list[Event] = []
     with acquire(request(cache, version, **more), cache, events.append):
         return [one.text for one in events if isinstance(one, Note) and one.level == "warning"]
+
+
+def notes(texts: list[str]) -> Callable[[Event], None]:
+    return lambda event: texts.append(event.text) if isinstance(event, Note) else None
+
+
+def offer(server: Mirror, version: str) -> None:
+    """Make a point release the newest of its series."""
+    place = f"/rel/{version.rsplit('.', 1)[0]}/"
+    kept = {name: data for name, data in server.files.items() if not name.startswith(place)}
+    made = {name: data for name, data in release(version, base="/rel").items() if name.startswith(place)}
+    noble = {name.replace(place, "/rel/noble/"): data for name, data in made.items()}
+    server.files = kept | made | noble
 
 
 def test_a_series_means_its_newest_point_release(tmp_path: Path, server: Mirror) -> None:
@@ -193,18 +211,141 @@ def test_a_skipped_signature_stays_skipped_offline(tmp_path: Path) -> None:
     assert got(tmp_path, cached=True, skip=True)[1].signature == "skipped"
 
 
+def test_what_was_verified_once_is_not_when_nobody_looks(tmp_path: Path) -> None:
+    assert got(tmp_path)[1].signature == "verified"
+    path = Shelf(tmp_path).all()[0].path.with_name("SHA256SUMS")
+    path.write_bytes(path.read_bytes() + b"tampered\n")
+    origin = got(tmp_path, cached=True, skip=True)[1]
+    assert (origin.signature, origin.key, origin.signed) == ("skipped", None, None)
+    with pytest.raises(MediumError, match="No proven ISO"):
+        got(tmp_path, cached=True)
+
+
+def test_a_kept_iso_counts_as_what_its_list_calls_it(tmp_path: Path, server: Mirror) -> None:
+    """The record beside it is nobody's word: an old ISO does not become the newest by it."""
+    offer(server, "24.04.2")
+    got(tmp_path)
+    record = Shelf(tmp_path).all()[0].path.with_name("medium.json")
+    record.write_text(record.read_text().replace('"version": "24.04.2"', '"version": "24.04.3"'))
+    with pytest.raises(MediumError, match="No proven ISO"):
+        got(tmp_path, cached=True)
+
+
 def test_a_release_that_is_rolled_back_is_refused_by_name(tmp_path: Path, server: Mirror) -> None:
     got(tmp_path)
-    for name in [name for name in server.files if name.startswith("/rel/24.04/")]:
-        del server.files[name]
-    server.files |= {
-        name: data for name, data in release("24.04.2", base="/rel").items() if name.startswith("/rel/24.04/")
-    }
+    offer(server, "24.04.2")
     with pytest.raises(RolledBackError, match=r"offers 24\.04\.2 as the newest, but 24\.04\.3 has been seen already"):
         got(tmp_path)
     assert got(tmp_path, "24.04.2")[0] == OLD
     with pytest.raises(RolledBackError):
         got(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ("24.04", "lts"),
+        ("24.04", "noble"),
+        ("24.04.3", "24.04"),
+        ("24.04.3", "lts"),
+        ("lts", "24.04"),
+        ("noble", "latest"),
+    ],
+)
+def test_what_was_seen_under_one_name_counts_under_every_other(
+    tmp_path: Path, server: Mirror, first: str, then: str
+) -> None:
+    """The list that is offered later is Ubuntu's own and well signed, only older."""
+    server.files |= streams({"24.04.3": ["amd64"]}, base="/rel")
+    assert got(tmp_path, first)[0] == NEW
+    offer(server, "24.04.2")
+    with pytest.raises(RolledBackError, match=r"offers 24\.04\.2 as the newest, but 24\.04\.3 has been seen already"):
+        got(tmp_path, then)
+    assert got(tmp_path, "24.04.2")[0] == OLD
+    with pytest.raises(RolledBackError):
+        got(tmp_path, then)
+
+
+def test_a_record_by_words_alone_counts_for_the_series(tmp_path: Path, server: Mirror) -> None:
+    """As it was written when only the word that was asked for was remembered."""
+    record = tmp_path / "iso/seen.json"
+    record.parent.mkdir()
+    entry = {"version": "24.04.3", "sha256": "0" * 64, "signed": "2025-08-07T10:00:00+00:00"}
+    record.write_text(json.dumps({"newest of lts/amd64": entry}))
+    offer(server, "24.04.2")
+    with pytest.raises(RolledBackError):
+        got(tmp_path)
+    assert got(tmp_path / "other")[0] == OLD
+
+
+def test_the_other_architecture_has_its_own_newest(tmp_path: Path, server: Mirror) -> None:
+    got(tmp_path)
+    server.files |= {
+        f"/cd/releases/24.04/release/{name}": data
+        for name, data in folder({name_of("24.04.2", "arm64"): iso("24.04.2", "arm64")}).items()
+    }
+    assert got(tmp_path, "24.04", "arm64")[0] == name_of("24.04.2", "arm64")
+
+
+def test_the_record_never_becomes_older(tmp_path: Path, server: Mirror) -> None:
+    """Of two builds at a time, the one that saw less may be the last to write."""
+    memory = Shelf(tmp_path).memory
+    newer, older = (Seen(f"24.04.{point}", str(point) * 64, "2025-08-07T10:00:00+00:00") for point in (3, 2))
+    memory.admit("24.04", "amd64", newer, server.url, silent)
+    memory.admit("24.04.2", "amd64", older, server.url, silent)
+    with pytest.raises(RolledBackError):
+        memory.admit("lts", "amd64", older, server.url, silent)
+    assert memory.seen(silent)["newest of 24.04/amd64"] == newer
+    assert memory.seen(silent)["24.04.2/amd64"] == older
+    assert "newest of lts/amd64" not in memory.seen(silent)
+
+
+def test_looking_and_writing_are_one_step(tmp_path: Path, server: Mirror) -> None:
+    """Many builds remember something at the same time, and nothing is lost."""
+    made = "2025-08-07T10:00:00+00:00"
+    seen = [Seen(f"{year}.04.{point}", "a" * 64, made) for year in range(20, 28) for point in (1, 2, 3)]
+    with ThreadPoolExecutor(8) as pool:
+        for one in seen:
+            pool.submit(Shelf(tmp_path).memory.admit, one.version, "amd64", one, server.url, silent)
+    known = Shelf(tmp_path).memory.seen(silent)
+    assert {one.version for key, one in known.items() if key.startswith("newest of ")} == {
+        f"{year}.04.3" for year in range(20, 28)
+    }
+    assert len(known) == len(seen) + 8
+
+
+def test_a_newest_that_is_proven_but_not_given_is_no_reason_for_an_older(tmp_path: Path, server: Mirror) -> None:
+    offer(server, "24.04.2")
+    assert got(tmp_path)[0] == OLD
+    offer(server, "24.04.3")
+    for place in ("24.04", "24.04.3"):
+        server.always[f"/rel/{place}/{NEW}"] = Fault(status=503)
+    with pytest.raises(Unreachable, match="does not come through"):
+        got(tmp_path)
+    texts: list[str] = []
+    for more in ({"cached": True}, {"mirrors": ("http://127.0.0.1:1",)}):
+        with pytest.raises(MediumError), acquire(request(tmp_path, **more), tmp_path, notes(texts)):
+            pass
+        assert "24.04.3 has been seen already; --release 24.04.2 takes it" in texts[-1]
+    assert got(tmp_path, "24.04.2", cached=True)[0] == OLD
+    server.always.clear()
+    assert got(tmp_path)[0] == NEW
+    assert got(tmp_path, cached=True)[0] == NEW
+
+
+def test_a_kept_iso_that_was_rebuilt_since_is_not_used_offline(tmp_path: Path, server: Mirror) -> None:
+    got(tmp_path)
+    time.sleep(1.1)
+    listed = sums({NEW: b"rebuilt"})
+    server.files |= {"/rel/24.04/SHA256SUMS": listed, "/rel/24.04/SHA256SUMS.gpg": signed(listed)}
+    for place in ("24.04", "24.04.3"):
+        server.always[f"/rel/{place}/{NEW}"] = Fault(status=503)
+    with pytest.raises(Unreachable):
+        got(tmp_path)
+    texts: list[str] = []
+    with pytest.raises(MediumError), acquire(request(tmp_path, cached=True), tmp_path, notes(texts)):
+        pass
+    assert "another ISO of it, in a list that was signed later" in texts[-1]
 
 
 def test_the_first_release_of_a_series_is_a_roll_back_too(tmp_path: Path, server: Mirror) -> None:
@@ -325,12 +466,43 @@ def test_what_is_kept_is_proven_again_from_what_lies_beside_it(tmp_path: Path, n
     assert got(tmp_path, cached=True)[0] == NEW
 
 
-@pytest.mark.parametrize("rubbish", [b"", b"{}", b"[]", b"\xff", b'{"24.04.3/amd64": 3}', b'{"a": {"version": "1"}}'])
-def test_a_broken_record_of_what_was_seen_does_not_stop_anybody(tmp_path: Path, rubbish: bytes) -> None:
-    (tmp_path / "iso").mkdir()
-    (tmp_path / "iso/seen.json").write_bytes(rubbish)
+@pytest.mark.parametrize(
+    "rubbish",
+    [b"", b"[]", b"\xff", b"[" * 100_000, b'{"24.04.3/amd64": 3}', b'{"a": {"version": "1"}}', ODD, UNDATED],
+)
+def test_a_broken_record_of_what_was_seen_is_said_and_put_aside(tmp_path: Path, rubbish: bytes) -> None:
+    record = tmp_path / "iso/seen.json"
+    record.parent.mkdir()
+    record.write_bytes(rubbish)
+    assert any("the record of releases seen, is damaged" in text for text in warnings(tmp_path))
+    assert record.with_name("seen.json.damaged").read_bytes() == rubbish
+    assert "newest of 24.04/amd64" in json.loads(record.read_text())
+    assert not warnings(tmp_path)
+    record.write_bytes(b"{}")
+    assert not warnings(tmp_path)
+
+
+def test_what_is_whole_of_a_broken_record_still_counts(tmp_path: Path, server: Mirror) -> None:
+    got(tmp_path)
+    record = tmp_path / "iso/seen.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), **json.loads(ODD)}))
+    offer(server, "24.04.2")
+    for _ in range(2):
+        with pytest.raises(RolledBackError):
+            got(tmp_path)
+    assert record.with_name("seen.json.damaged").exists()
+
+
+@pytest.mark.parametrize("version", ["x", "?", "24", "24.04.3.1", "9" * 5000 + ".04", 24.04, None])
+def test_a_kept_record_with_an_odd_version_does_not_count(tmp_path: Path, version: object) -> None:
+    got(tmp_path)
+    record = Shelf(tmp_path).all()[0].path.with_name("medium.json")
+    record.write_text(json.dumps({**json.loads(record.read_text()), "version": version}))
+    assert [item.kind for item in larder.contents(tmp_path)] == ["part"]
+    with pytest.raises(MediumError, match="No proven ISO"):
+        got(tmp_path, cached=True)
     assert got(tmp_path)[0] == NEW
-    assert "newest of 24.04/amd64" in json.loads((tmp_path / "iso/seen.json").read_text())
+    assert [item.kind for item in larder.contents(tmp_path)] == ["iso"]
 
 
 CHILD = """
@@ -351,7 +523,7 @@ with acquire(Request("24.04", "amd64", trust, (sys.argv[2],)), cache, tell) as f
 
 def test_two_builds_fetch_once(tmp_path: Path, server: Mirror) -> None:
     made = trust(tmp_path)
-    server.always[f"/rel/24.04/{NEW}"] = Fault(drip=20_000, pause=0.05)
+    server.always[f"/rel/24.04/{NEW}"] = Fault(drip=10_000, pause=0.1)
     argv = [sys.executable, "-c", CHILD, str(tmp_path), f"{server.url}/rel", made.pin]
     both = [subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     told = [child.communicate(timeout=60)[0] for child in both]

@@ -187,7 +187,7 @@ def test_the_cache_is_listed_and_pruned(tmp_path: Path, server: Mirror) -> None:
     left = names(prebake("cache", "prune", "--all", "--json", env=env))
     assert sorted(left) == [name_of("22.04.5"), NAME]
     assert (tmp_path / "prebake/keys/ABC.asc").exists()
-    assert Shelf(tmp_path / "prebake").seen(), "what was seen stays, so that nothing can be rolled back"
+    assert Shelf(tmp_path / "prebake").memory.seen(silent), "what was seen stays, so that nothing can be rolled back"
     assert prebake("cache", "list", "--json", env={"XDG_CACHE_HOME": str(tmp_path / "none")}).out
 
 

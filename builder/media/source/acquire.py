@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from builder.errors import MediumError
@@ -11,22 +11,19 @@ from builder.events import Note
 from builder.media.source import releases
 from builder.media.source.catalogue import OLD, catalogue, places, servers
 from builder.media.source.download import Wanted, download, worst
+from builder.media.source.memory import Seen, superseding
 from builder.media.source.origin import Origin
-from builder.media.source.shelf import Kept, Seen, Shelf, digest_of
+from builder.media.source.shelf import Kept, Shelf, digest_of
 from builder.media.source.web import NotThere, Patience, Unreachable, Web, open_client
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from builder.events import Reporter
     from builder.media.source.releases import Published
     from builder.media.source.signature import Signature
     from builder.media.source.trust import Trust
-
-
-class RolledBackError(MediumError):
-    """A server offers less than what was there before."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +60,11 @@ class Offer:
     proof: bytes | None
     signature: Signature | None
 
+    @property
+    def signed(self) -> str | None:
+        """When its list was signed, in ISO 8601."""
+        return self.signature.made.isoformat() if self.signature else None
+
 
 @contextmanager
 def acquire(request: Request, cache: Path, report: Reporter) -> Iterator[Acquired]:
@@ -70,7 +72,8 @@ def acquire(request: Request, cache: Path, report: Reporter) -> Iterator[Acquire
 
     It is fetched if it is not on the shelf; what is there is read and compared with the published SHA-256. Where
     no server can be reached, the newest one kept is proven again from what is kept beside it, and a warning says
-    so.
+    so: not if a server has proven what is the newest and only does not give it, and nothing older than what was
+    ever seen.
 
     Raises MediumError (in its subclasses: unsigned or wrongly signed, rolled back, not there, unreachable, another
     checksum) and HostError if the disk is full.
@@ -94,13 +97,14 @@ def _asked_for(request: Request, shelf: Shelf, use: ExitStack, report: Reporter)
     with open_client() as client:
         web = Web(client, report, request.patience)
         try:
-            return _brought(_found(request, shelf, web), request, shelf, use, web)
+            offer = _found(request, shelf, web)
         except Unreachable as error:
             report(Note(f"{error.message} Looking for one fetched before.", "warning"))
             kept = _from_shelf(request, shelf, use, report)
             if kept is None:
                 raise
             return kept
+        return _brought(offer, request, shelf, use, web)
 
 
 def _found(request: Request, shelf: Shelf, web: Web) -> Offer:
@@ -112,13 +116,13 @@ def _found(request: Request, shelf: Shelf, web: Web) -> Offer:
             continue  # it would offer an old one where a newer is only out of reach
         try:
             offer = _offered(base, request, web)
-            _check_not_rolled_back(offer, request, shelf)
+            one = Seen(offer.iso.version, offer.iso.sha256, offer.signed or "")
+            shelf.memory.admit(request.release, request.arch, one, offer.place, web.report)
         except MediumError as error:
             problems.append(error)
             if base != bases[-1] and not isinstance(error, NotThere):
                 web.report(Note(f"{error.message} Going on to the next server.", "warning"))
             continue
-        _remember(offer, request, shelf)
         return offer
     raise _summed_up(problems, request)
 
@@ -190,41 +194,6 @@ def _all_not_there(problems: Sequence[MediumError]) -> bool:
     return all(isinstance(one, NotThere) for one in problems)
 
 
-def _keys(offer: Offer, request: Request) -> list[str]:
-    """Return the names under which this offer is remembered: its own version, and what was asked for."""
-    names = [offer.iso.version]
-    if request.release.count(".") < 2:  # noqa: PLR2004 - 24.04.3 has two, and means nothing newer
-        names.append(f"newest of {request.release}")
-    return [f"{name}/{request.arch}" for name in names]
-
-
-def _check_not_rolled_back(offer: Offer, request: Request, shelf: Shelf) -> None:
-    seen = shelf.seen()
-    for key in _keys(offer, request):
-        old = seen.get(key)
-        if old is None:
-            continue
-        if releases.version_key(offer.iso.version) < releases.version_key(old.version):
-            raise RolledBackError(
-                f"{offer.place} offers {offer.iso.version} as the newest, but {old.version} has been seen already: "
-                "the server is behind, or somebody turns releases back.",
-                hint=f"Ask another --mirror, or pin it if you want it: --release {offer.iso.version}.",
-            )
-        made = offer.signature.made.isoformat() if offer.signature else ""
-        if offer.iso.version == old.version and offer.iso.sha256 != old.sha256 and made < old.signed:
-            raise RolledBackError(
-                f"{offer.place} offers another ISO of {old.version} than the one seen already, in a list that was "
-                f"signed earlier ({made or 'not signed'}; the one seen: {old.signed}).",
-                hint="Ask another --mirror.",
-            )
-
-
-def _remember(offer: Offer, request: Request, shelf: Shelf) -> None:
-    if offer.signature is not None:
-        seen = Seen(offer.iso.version, offer.iso.sha256, offer.signature.made.isoformat())
-        shelf.remember(dict.fromkeys(_keys(offer, request), seen))
-
-
 def _brought(offer: Offer, request: Request, shelf: Shelf, use: ExitStack, web: Web) -> Kept:
     """Return the offered ISO on the shelf, in use: checked if it is there, fetched if it is not."""
     iso = offer.iso
@@ -241,9 +210,8 @@ def _brought(offer: Offer, request: Request, shelf: Shelf, use: ExitStack, web: 
             origin = Origin(url=url)
         state = "verified" if offer.signature else "skipped"
         key = offer.signature.fingerprint if offer.signature else None
-        signed = offer.signature.made.isoformat() if offer.signature else None
         url_then = origin.url if origin else f"{offer.place}/{iso.name}"
-        kept = Kept(path, iso.version, iso.arch, iso.sha256, Origin(state, iso.sha256, url_then, key, signed))
+        kept = Kept(path, iso.version, iso.arch, iso.sha256, Origin(state, iso.sha256, url_then, key, offer.signed))
         if offer.signature or old is None:
             shelf.put(kept, (offer.sums, offer.proof))
         use.enter_context(shelf.using(iso.sha256))
@@ -271,27 +239,39 @@ def _from_shelf(request: Request, shelf: Shelf, use: ExitStack, report: Reporter
         named = request.release in {kept.version, series, "latest"}
         return kept.arch == request.arch and (named or (request.release == "lts" and releases.is_lts(series)))
 
+    known = shelf.memory.seen(report)
     for kept in sorted(filter(fits, shelf.all()), key=lambda one: releases.version_key(one.version), reverse=True):
         with ExitStack() as hold:
             hold.enter_context(shelf.using(kept.sha256))
-            flaw = _flaw(kept, request, report)
-            if flaw is None:
-                use.push(hold.pop_all())
-                report(Note(f"Using {kept.path.name}, fetched before.", "warning"))
-                return kept
-        report(Note(f"{kept.path} is kept, but not used: {flaw}", "warning"))
+            try:
+                origin = _proven_again(kept, request, known, report)
+            except MediumError as error:
+                report(Note(f"{kept.path} is kept, but not used: {error.message}", "warning"))
+                continue
+            use.push(hold.pop_all())
+            report(Note(f"Using {kept.path.name}, fetched before.", "warning"))
+            return replace(kept, origin=origin)
     return None
 
 
-def _flaw(kept: Kept, request: Request, report: Reporter) -> str | None:
-    """Return why a kept ISO is not proven, None if it is."""
+def _proven_again(kept: Kept, request: Request, known: Mapping[str, Seen], report: Reporter) -> Origin:
+    """Return what a kept ISO's origin is by what lies beside it now; raise MediumError if it does not count."""
+    origin = Origin("skipped", kept.sha256, kept.origin.url)
     if not request.trust.skip:
         sums, proof = kept.proof()
-        listed = {one.sha256 for one in releases.published(sums.decode("utf-8", "replace"))}
-        if kept.sha256 not in listed:
-            return "no SHA256SUMS beside it lists it."
-        try:
-            request.trust.proven(sums, proof, None, report)
-        except MediumError as error:
-            return error.message
-    return None if _whole(kept.path, kept.sha256, report) else "it is damaged."
+        listed = releases.published(sums.decode("utf-8", "replace"))
+        if (kept.sha256, kept.version, kept.arch) not in {(one.sha256, one.version, one.arch) for one in listed}:
+            raise MediumError("no SHA256SUMS beside it lists it.")
+        signature = request.trust.proven(sums, proof, None, report)
+        if signature is not None:
+            made = signature.made.isoformat()
+            origin = replace(origin, signature="verified", key=signature.fingerprint, signed=made)
+    one = Seen(kept.version, kept.sha256, origin.signed or "")
+    better = superseding(known, request.release, request.arch, one)
+    if better is not None and better.version == kept.version:
+        raise MediumError("another ISO of it, in a list that was signed later, has been seen already.")
+    if better is not None:
+        raise MediumError(f"{better.version} has been seen already; --release {kept.version} takes it.")
+    if not _whole(kept.path, kept.sha256, report):
+        raise MediumError("it is damaged.")
+    return origin

@@ -16,15 +16,17 @@ from builder.errors import MediumError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+VERSION = re.compile(r"\d{1,4}\.\d{1,4}(?:\.\d{1,4})?", re.ASCII)
+"""A version that `version_key` understands, and no number that is longer than any real one."""
 LINE = re.compile(
     r"^(?P<sha256>[0-9a-f]{64}) [ *]"
-    r"(?P<name>ubuntu-(?P<version>\d+\.\d+(?:\.\d+)?)-live-server-(?P<arch>\w+)\.iso)\r?$",
-    re.MULTILINE,
+    rf"(?P<name>ubuntu-(?P<version>{VERSION.pattern})-live-server-(?P<arch>\w+)\.iso)\r?$",
+    re.MULTILINE | re.ASCII,
 )
-RELEASE = re.compile(r"\d\d\.\d\d(\.\d+)?")
+RELEASE = re.compile(r"\d\d\.\d\d(\.\d{1,4})?", re.ASCII)
 WORDS = ("lts", "latest")
 """What may stand for a series: the newest with long-term support, and the newest of all."""
-FOLDER = re.compile(r"""href=["']?(?:[^"'>]*/)?(\d\d\.\d\d)(?:\.\d+)?/["']?""", re.IGNORECASE)
+FOLDER = re.compile(r"""href=["']?(?:[^"'>]*/)?(\d\d\.\d\d)(?:\.\d+)?/["']?""", re.IGNORECASE | re.ASCII)
 DAILY = "daily"
 
 
@@ -64,6 +66,11 @@ def version_key(version: str) -> tuple[int, ...]:
 def series_of(version: str) -> str:
     """Return the series of a point release: "24.04" of "24.04.3"."""
     return ".".join(version.split(".")[:2])
+
+
+def is_pinned(release: str) -> bool:
+    """Say whether ``release`` names one point release, as 24.04.3 does, and so means nothing newer."""
+    return release.count(".") == 2  # noqa: PLR2004 - 24.04 has one, "lts" none
 
 
 def is_lts(series: str) -> bool:

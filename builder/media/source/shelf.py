@@ -5,7 +5,7 @@ iso/SHA256/SHA256SUMS[.gpg]  the list it is in, and the list's signature
 iso/SHA256/medium.json       what it is and where it came from
 iso/SHA256/NAME.iso.part     what has come so far
 iso/locks/SHA256.{fetch,use} who fetches it, and who is using it
-iso/seen.json                the newest ever seen of each series, so that nobody can turn it back
+iso/seen.json                the newest ever seen of each series, so that nobody can turn it back (`memory.py`)
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from builder.events import Progress
+from builder.media.source.memory import Memory
 from builder.media.source.origin import Origin
+from builder.media.source.releases import VERSION
 from builder.store import locked, shared, write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     from builder.events import Reporter
@@ -49,20 +51,12 @@ class Kept:
         )
 
 
-@dataclass(frozen=True)
-class Seen:
-    """The newest of a series that was proven genuine: its SHA-256, when it was signed (ISO 8601)."""
-
-    version: str
-    sha256: str
-    signed: str
-
-
 class Shelf:
     """The ISOs below the cache folder ``cache``."""
 
     def __init__(self, cache: Path) -> None:
         self.folder = cache / "iso"
+        self.memory = Memory(cache)
 
     def place(self, sha256: str, name: str) -> Path:
         """Return where an ISO belongs."""
@@ -106,28 +100,15 @@ class Shelf:
             told = json.loads((self.folder / sha256 / RECORD).read_text())
             path = self.place(sha256, told["name"])
             kept = Kept(path, told["version"], told["arch"], sha256, Origin(**told["origin"]))
-        except (OSError, ValueError, KeyError, TypeError):
+            whole = VERSION.fullmatch(kept.version) and path.name == told["name"] and path.is_file()
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
-        return kept if path.name == told["name"] and path.is_file() else None
+        return kept if whole else None
 
     def all(self) -> list[Kept]:
         """Return everything that is kept, in the order of digests."""
         names = sorted(path.parent.name for path in self.folder.glob(f"*/{RECORD}"))
         return [kept for name in names if (kept := self.get(name))]
-
-    def seen(self) -> dict[str, Seen]:
-        """Return the newest seen, by "SERIES/ARCH"; nothing if the record cannot be read."""
-        try:
-            told = json.loads((self.folder / "seen.json").read_text())
-            return {str(key): Seen(**value) for key, value in told.items()}
-        except (OSError, ValueError, TypeError, AttributeError):
-            return {}
-
-    def remember(self, news: Mapping[str, Seen]) -> None:
-        """Write down what was seen."""
-        with locked(self.folder / "locks/seen"):
-            whole = {key: asdict(value) for key, value in {**self.seen(), **news}.items()}
-            write_whole(self.folder / "seen.json", (json.dumps(whole, indent=2, sort_keys=True) + "\n").encode())
 
 
 def digest_of(path: Path, report: Reporter, what: str) -> str:
