@@ -29,11 +29,11 @@ CODENAMES = {"20.04": "focal", "22.04": "jammy", "24.04": "noble", "25.10": "que
 class Fault:
     """What goes wrong with one answer.
 
-    ``status`` and ``headers`` replace the answer; ``redirect`` sends elsewhere; ``cut`` ends the connection after
-    so many bytes of the body; ``stall`` stops sending there without ending it; ``length`` is added to the
-    Content-Length that is told; ``drip`` sends pieces of so many bytes, with ``pause`` seconds between;
-    ``whole`` heeds no Range; ``body`` is sent instead of the file; ``shift`` answers another part than asked for;
-    ``unmeasured`` tells no length.
+    ``status`` replaces the answer, ``headers`` some of its headers; ``redirect`` sends elsewhere; ``cut`` ends the
+    connection after so many bytes of the body; ``stall`` stops sending there without ending it; ``length`` is
+    added to the Content-Length that is told; ``drip`` sends pieces of so many bytes, with ``pause`` seconds
+    between; ``whole`` heeds no Range; ``body`` is sent instead of the file; ``shift`` answers another part than
+    asked for; ``unmeasured`` tells no length.
     """
 
     status: int | None = None
@@ -126,14 +126,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         start = max(start - fault.shift, 0)
         rest = content[start:]
         self.send_response(206 if start else 200)
+        headers = {"ETag": etag, "Content-Length": str(len(rest) + fault.length)}
         if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        self.send_header("ETag", etag)
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
         if fault.unmeasured:
-            self.send_header("Connection", "close")
+            headers["Connection"] = "close"
+            del headers["Content-Length"]
             self.close_connection = True
-        else:
-            self.send_header("Content-Length", str(len(rest) + fault.length))
+        for name, value in {**headers, **fault.headers}.items():
+            self.send_header(name, value)
         self.end_headers()
         if body:
             self.pour(rest, fault, sent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import shutil
@@ -219,6 +220,174 @@ def test_a_mirror_with_another_file_is_left_for_the_next(mirror: Mirror, tmp_pat
     assert (tmp_path / "x.iso").read_bytes() == ISO
 
 
+def test_a_bad_first_mirror_does_not_spoil_a_good_second(mirror: Mirror, tmp_path: Path) -> None:
+    """The first sends half of something else and fails: what the second adds to it is nobody's file."""
+    mirror.faults[PATH] = [Fault(cut=300_000, body=bytes(len(ISO))), *[Fault(status=500)] * 9]
+    with serving({PATH: ISO}) as second, web() as line:
+        assert download(wanted(mirror, second), tmp_path / "x.iso", line) == f"{second.url}{PATH}"
+        assert [one.range for one in second.asked] == ["bytes=300000-", None]
+    assert (tmp_path / "x.iso").read_bytes() == ISO
+    assert not leftovers(tmp_path)
+
+
+def test_a_bad_first_mirror_that_sent_all_of_it_does_not_spoil_a_good_second(mirror: Mirror, tmp_path: Path) -> None:
+    """The size is known, so there is nothing left to ask the second for: it is asked for the whole all the same."""
+    body = bytes(len(ISO))
+    mirror.faults[PATH] = [Fault(body=body, cut=len(ISO) - 10), Fault(body=body, cut=10, length=1), Fault(status=404)]
+    with serving({PATH: ISO}) as second, web() as line:
+        assert download(wanted(mirror, second, size=len(ISO)), tmp_path / "x.iso", line) == f"{second.url}{PATH}"
+    assert (tmp_path / "x.iso").read_bytes() == ISO
+
+
+def test_without_a_validator_what_came_is_not_trusted(mirror: Mirror, tmp_path: Path) -> None:
+    """A server that names no version may change the file between two cuts."""
+    unnamed = {"ETag": "W/weak"}
+    mirror.faults[PATH] = [Fault(cut=300_000, body=bytes(len(ISO)), headers=unnamed)]
+    mirror.always[PATH] = Fault(headers=unnamed)
+    with web() as line:
+        download(wanted(mirror), tmp_path / "x.iso", line)
+    assert (tmp_path / "x.iso").read_bytes() == ISO
+    assert [(one.range, one.if_range) for one in mirror.asked] == [
+        (None, None),
+        ("bytes=300000-", None),
+        (None, None),
+    ]
+
+
+LOGIN = b"<html>login</html>"
+PAGE = {"Content-Type": "text/html; charset=utf-8"}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Fault(body=ISO[:200_000]),
+        Fault(body=ISO[:200_000], whole=True),
+        Fault(body=LOGIN, whole=True),
+        Fault(body=LOGIN, whole=True, headers=PAGE),
+        Fault(body=LOGIN, whole=True, headers=PAGE, unmeasured=True),
+        Fault(body=LOGIN * 50_000, whole=True, headers=PAGE),
+        Fault(status=416),
+    ],
+)
+def test_what_has_come_is_not_thrown_away_for_less(mirror: Mirror, tmp_path: Path, other: Fault) -> None:
+    mirror.faults[PATH] = [Fault(cut=300_000), *[Fault(status=500)] * 3]
+    with serving({PATH: ISO}) as second, web() as line:
+        second.always[PATH] = other
+        with pytest.raises(MediumError):
+            download(wanted(mirror, second), tmp_path / "x.iso", line)
+        assert (tmp_path / "x.iso.part").read_bytes() == ISO[:300_000]
+        assert leftovers(tmp_path) == {"x.iso.part", "x.iso.part.json"}
+        download(wanted(second, mirror), tmp_path / "x.iso", line)
+    assert (tmp_path / "x.iso").read_bytes() == ISO
+    assert mirror.asked[-1].range == "bytes=300000-"
+    assert not leftovers(tmp_path)
+
+
+def test_another_size_than_the_known_one_throws_nothing_away(mirror: Mirror, tmp_path: Path) -> None:
+    mirror.faults[PATH] = [Fault(cut=300_000), *[Fault(status=500)] * 3]
+    with serving({PATH: ISO + b"more"}) as second, web() as line, pytest.raises(MediumError):
+        download(wanted(mirror, second, size=len(ISO)), tmp_path / "x.iso", line)
+    assert (tmp_path / "x.iso.part").read_bytes() == ISO[:300_000]
+
+
+def test_more_than_there_can_be_is_thrown_away(mirror: Mirror, tmp_path: Path) -> None:
+    """What an earlier run left is longer than the ISO, and a second mirror is down."""
+    for size in (None, len(ISO)):
+        (tmp_path / "x.iso.part").write_bytes(ISO + b"too long")
+        (tmp_path / "x.iso.part.whole").write_bytes(b"left by a killed run")
+        with web() as line:
+            urls = ["http://127.0.0.1:1/x.iso", f"{mirror.url}{PATH}"]
+            assert download(Wanted(urls, DIGEST, size), tmp_path / "x.iso", line) == urls[1]
+        assert (tmp_path / "x.iso").read_bytes() == ISO
+        assert not leftovers(tmp_path)
+
+
+def test_a_server_that_makes_us_begin_anew_for_ever_comes_to_an_end(mirror: Mirror, tmp_path: Path) -> None:
+    """Each answer is cut after enough to count as progress, and the next one makes all of it worthless."""
+    bad = Fault(cut=100_000, body=bytes(len(ISO)), headers={"ETag": "W/weak"})
+    for again in (Fault(shift=1), Fault(whole=True, cut=100_000), Fault(headers={"Content-Range": "bytes 9-8/7"})):
+        mirror.asked.clear()
+        mirror.faults[PATH] = [bad, again] * 50
+        with web() as line, pytest.raises(Unreachable, match="does not come through"):
+            download(wanted(mirror), tmp_path / "x.iso", line)
+        assert mirror.times(PATH) <= 3 * FAST.cuts
+        for path in tmp_path.iterdir():
+            path.unlink()
+
+
+def test_a_server_that_goes_further_each_time_and_begins_anew_comes_to_an_end(mirror: Mirror, tmp_path: Path) -> None:
+    mirror.faults[PATH] = [Fault(whole=True, cut=70_000 * number) for number in range(1, 9)]
+    with web() as line, pytest.raises(Unreachable, match="does not come through"):
+        download(wanted(mirror), tmp_path / "x.iso", line)
+    assert mirror.times(PATH) == FAST.cuts + 1
+
+
+def test_a_length_that_no_iso_has_is_refused(mirror: Mirror, tmp_path: Path) -> None:
+    """It is the server's word, and no reason to ask for a larger disk."""
+    mirror.always[PATH] = Fault(headers={"Content-Length": str(1 << 50)})
+    with serving({PATH: ISO}) as second, web() as line:
+        assert download(wanted(mirror, second), tmp_path / "x.iso", line) == f"{second.url}{PATH}"
+
+
+@pytest.mark.parametrize("tag", ['"\xe9"', '"' + "x" * 2000 + '"', '"a\tb"', "unquoted", ""])
+def test_a_validator_that_cannot_be_sent_back_is_none(mirror: Mirror, tmp_path: Path, tag: str) -> None:
+    mirror.faults[PATH] = [Fault(cut=300_000, headers={"ETag": tag})]
+    with web() as line:
+        download(wanted(mirror), tmp_path / "x.iso", line)
+    assert (tmp_path / "x.iso").read_bytes() == ISO
+    assert (mirror.asked[1].range, mirror.asked[1].if_range) == ("bytes=300000-", None)
+
+
+def test_a_validator_that_an_earlier_run_should_not_have_kept(mirror: Mirror, tmp_path: Path) -> None:
+    for bad in ('"\xe9"', "\n", ["x"], 3):
+        (tmp_path / "x.iso.part").write_bytes(ISO[:1000])
+        (tmp_path / "x.iso.part.json").write_text(json.dumps({"url": f"{mirror.url}{PATH}", "validator": bad}))
+        with web() as line:
+            download(wanted(mirror), tmp_path / "x.iso", line)
+        assert (tmp_path / "x.iso").read_bytes() == ISO
+
+
+LONG = "9" * 5000
+
+
+@pytest.mark.parametrize(
+    "header", [{"Content-Range": f"bytes {LONG}-{LONG}/{LONG}"}, {"Content-Length": LONG}, {"Retry-After": LONG}]
+)
+def test_numbers_without_an_end(mirror: Mirror, tmp_path: Path, header: dict[str, str]) -> None:
+    mirror.faults[PATH] = [Fault(cut=300_000), Fault(headers=header, status=503 if "Retry-After" in header else None)]
+    with serving({PATH: ISO}) as second, web(waits=[]) as line:
+        download(wanted(mirror, second), tmp_path / "x.iso", line)
+        mirror.always["/list"] = Fault(headers={"Content-Length": LONG}, body=b"a list")
+        with pytest.raises(MediumError):
+            line.get(f"{mirror.url}/list")
+    assert (tmp_path / "x.iso").read_bytes() == ISO
+
+
+ODD_HOSTS = ("http://a..b/x", f"http://{'a' * 70}.example.org/x", "http://xn--a/x", "http://\udcff/x")
+
+
+@pytest.mark.parametrize("odd", ODD_HOSTS)
+def test_an_address_that_cannot_be_encoded(
+    mirror: Mirror, tmp_path: Path, odd: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a mirror, as where a redirect leads, and as a proxy."""
+    with web() as line:
+        for ask in (lambda: line.get(odd), lambda: download(Wanted([odd], DIGEST), tmp_path / "x.iso", line)):
+            with pytest.raises(NotThere, match="cannot be asked"):
+                ask()
+        assert line.size(odd) is None
+        if odd.isascii():
+            mirror.always[PATH] = Fault(redirect=odd)
+            with pytest.raises(MediumError, match=r"cannot be asked|cannot be reached|does not come through"):
+                line.get(f"{mirror.url}{PATH}")
+            with pytest.raises(MediumError, match=r"cannot be asked|cannot be reached|does not come through"):
+                download(wanted(mirror), tmp_path / "x.iso", line)
+    monkeypatch.setenv("HTTP_PROXY", odd)
+    with pytest.raises(MediumError, match="cannot be"), web() as line:
+        line.get("http://releases.example.org/x")
+
+
 def test_which_problem_is_told(mirror: Mirror, tmp_path: Path) -> None:
     """That one server has changed bytes says more than that another is down."""
     mirror.always[PATH] = Fault(body=bytes(len(ISO)))
@@ -378,6 +547,24 @@ def test_small_answers_are_tried_again_and_bounded(mirror: Mirror) -> None:
             line.get(f"{mirror.url}/list")
         with pytest.raises(NotThere, match="answers 404"):
             line.get(f"{mirror.url}/none")
+
+
+def test_a_small_answer_that_drips_is_cut(mirror: Mirror) -> None:
+    """It is bounded in time as a download is: 1700 bytes a second are less than are asked for here."""
+    mirror.files["/list"] = b"a list" * 2000
+    mirror.always["/list"] = Fault(drip=10, pause=0.005)
+    patience = Patience(tries=2, first=0.001, slowest=100_000, window=0.2)
+    with web(patience) as line, pytest.raises(Unreachable, match="sends less than 100000 bytes a second"):
+        line.get(f"{mirror.url}/list")
+    assert mirror.times("/list") == 2
+    assert mirror.sent("/list") < 2 * len(mirror.files["/list"])
+
+
+def test_a_small_answer_that_was_packed_unasked_is_refused(mirror: Mirror) -> None:
+    """Packed, it could be endless and never show a byte."""
+    mirror.always["/list"] = Fault(body=gzip.compress(b"a list"), headers={"Content-Encoding": "gzip"})
+    with web() as line, pytest.raises(NotThere, match="in another encoding"):
+        line.get(f"{mirror.url}/list")
 
 
 def test_a_proxy_is_heeded(mirror: Mirror, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

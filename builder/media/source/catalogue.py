@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import httpx
-
 from builder.errors import MediumError
 from builder.events import Note
 from builder.media.source.releases import Listed, folders, newest, read_streams, streams_in, version_key
@@ -94,7 +92,7 @@ def _listing(server: str, root: str, arch: str, web: Web) -> list[Listed]:
                 raise
             except MediumError:
                 continue
-            size = _size(f"{place}/{one.name}", web)
+            size = web.size(f"{place}/{one.name}")
             found.append(Listed(series, one.version, arch, one.name, "", size, one.sha256))
             break
     if not found:
@@ -102,11 +100,3 @@ def _listing(server: str, root: str, arch: str, web: Web) -> list[Listed]:
             f"{root} shows no live-server ISOs for {arch}.", hint="Is it a mirror of releases.ubuntu.com (--mirror)?"
         )
     return found
-
-
-def _size(url: str, web: Web) -> int | None:
-    try:
-        text = web.client.head(url, headers={"Accept-Encoding": "identity"}).headers.get("content-length", "")
-    except httpx.HTTPError:
-        return None
-    return int(text) if text.isascii() and text.isdigit() else None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import random
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,8 +24,11 @@ if TYPE_CHECKING:
 LARGEST = 16 << 20
 """Bytes in a list or a signature; the largest real one, the catalogue, has about one megabyte."""
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+PLAIN = {"Accept-Encoding": "identity"}
+"""What is asked for is read as it comes: packed, a small answer could hide a large one, or one without an end."""
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers after which asking again may help."""
+LENGTH = re.compile(r"\d{1,18}", re.ASCII)
 HOPELESS = (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects)
 """What asking again does not mend."""
 LONGEST_ASKED = 120.0
@@ -61,6 +66,27 @@ class Patience:
         return min(self.first * 2.0 ** (failed - 1), self.longest) * spread
 
 
+class TooSlowError(httpx.TransportError):
+    """So little comes that the line is as good as cut."""
+
+
+class Pace:
+    """Whether bytes come fast enough, looked at once in a window of ``patience``."""
+
+    def __init__(self, patience: Patience, done: int = 0) -> None:
+        self._patience = patience
+        self._since, self._level = time.monotonic(), done
+
+    def check(self, done: int) -> None:
+        """Take note that ``done`` bytes are there. Raises TooSlowError."""
+        passed = time.monotonic() - self._since
+        if passed < self._patience.window:
+            return
+        if done - self._level < self._patience.slowest * passed:
+            raise TooSlowError(f"it sends less than {self._patience.slowest} bytes a second")
+        self._since, self._level = self._since + passed, done
+
+
 Sleep = Callable[[float], None]
 
 
@@ -79,7 +105,7 @@ class Web:
         while True:
             asked: float | None = None
             try:
-                with self.client.stream("GET", url) as answer:
+                with answered(self.client, url, PLAIN) as answer:
                     if answer.status_code in BUSY:
                         asked = asked_to_wait(answer)
                         reason = f"answers {status(answer)}"
@@ -98,15 +124,41 @@ class Web:
             self.report(Note(f"{url}: {reason}; trying again", "debug"))
             self.sleep(self.patience.wait(failed, asked))
 
+    def size(self, url: str) -> int | None:
+        """Return how many bytes ``url`` has, None if that is not told."""
+        try:
+            return length(self.client.head(url, headers=PLAIN))
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+            return None
+
     def _body(self, answer: httpx.Response, url: str) -> bytes:
         if answer.is_error:
             raise NotThere(f"{url} answers {status(answer)}.")
+        if answer.headers.get("content-encoding", "identity").lower() != "identity":
+            raise NotThere(f"{url} answers in another encoding than the one asked for.")
         body = bytearray()
-        for chunk in answer.iter_bytes():
+        pace = Pace(self.patience)
+        for chunk in answer.iter_raw():
             body += chunk
             if len(body) > LARGEST:
                 raise NotThere(f"{url} is not what it should be: it has more than {LARGEST >> 20} MiB.")
+            pace.check(len(body))
         return bytes(body)
+
+
+@contextmanager
+def answered(client: httpx.Client, url: str, headers: dict[str, str]) -> Iterator[httpx.Response]:
+    """Ask for ``url`` and give its answer, to be read.
+
+    Raises httpx.InvalidURL also for what httpx chokes on: a host name that cannot be encoded, in ``url``, a
+    redirect or a proxy's address; a number with thousands of digits.
+    """
+    with ExitStack() as stack:
+        try:
+            answer = stack.enter_context(client.stream("GET", url, headers=headers))
+        except ValueError as error:
+            raise httpx.InvalidURL(trouble(error)) from error
+        yield answer
 
 
 @functools.cache
@@ -139,6 +191,12 @@ def asked_to_wait(answer: httpx.Response) -> float | None:
     """Return the seconds of a Retry-After, None without one or with a date in it."""
     text = answer.headers.get("retry-after", "")
     return float(text) if text.isascii() and text.isdigit() else None
+
+
+def length(answer: httpx.Response) -> int | None:
+    """Return the Content-Length, None without one."""
+    text = answer.headers.get("content-length", "")
+    return int(text) if LENGTH.fullmatch(text) else None
 
 
 def status(answer: httpx.Response) -> str:
