@@ -138,7 +138,7 @@ def _as_listed(one: Kept) -> Listed:
 
 
 def _listed(architectures: Sequence[str], mirrors: Sequence[str], web: Web) -> list[Listed]:
-    """Return what the servers show; Ubuntu's old releases are not listed.
+    """Return what the servers show; Ubuntu's old releases are listed only if they are asked for as a mirror.
 
     A mirror may have one architecture only; raises NotThere or Unreachable if no server shows anything.
     """
@@ -146,7 +146,7 @@ def _listed(architectures: Sequence[str], mirrors: Sequence[str], web: Web) -> l
     down: set[str] = set()
     found: dict[tuple[str, str], Listed] = {}
     for arch, server in ((each, server) for each in architectures for server in servers(each, mirrors)):
-        if server == OLD or server in down:
+        if (server == OLD and not mirrors) or server in down:
             continue
         try:
             shown = catalogue_of(server, arch, web)

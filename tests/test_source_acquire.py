@@ -14,7 +14,7 @@ import pytest
 from pysequoia import Tsk
 
 from builder import larder
-from builder.errors import MediumError
+from builder.errors import HostError, MediumError
 from builder.events import Event, Note, silent
 from builder.media.source.acquire import Request, acquire
 from builder.media.source.catalogue import catalogue
@@ -138,6 +138,52 @@ def test_an_older_point_release_comes_from_old_releases(tmp_path: Path, server: 
     assert server.times("/rel/24.04.2/SHA256SUMS") == 1
 
 
+@pytest.mark.parametrize("asked", ["mantic", "23.10"])
+def test_a_series_that_is_gone_comes_from_old_releases_by_either_name(
+    tmp_path: Path, server: Mirror, asked: str
+) -> None:
+    made = release("23.10", base="/old")
+    server.files |= made | {name.replace("/23.10/", "/mantic/"): data for name, data in made.items()}
+    assert got(tmp_path, asked)[1].url == f"{server.url}/old/23.10/{name_of('23.10')}"
+    with pytest.raises(NotThere, match="No release called `mantik`"):
+        got(tmp_path, "mantik")
+    assert not server.times("/old/"), "what is in none of the likely places is not looked for in all of them"
+
+
+def test_old_releases_as_a_mirror_are_asked_like_any(tmp_path: Path, server: Mirror) -> None:
+    server.files |= release("24.04.2", base="/old")
+    assert got(tmp_path, "lts", mirrors=(f"{server.url}/old/",))[0] == OLD
+    assert got(tmp_path, mirrors=(f"{server.url}/old",))[0] == OLD
+    server.files = {}
+    with pytest.raises(NotThere, match=r"No live-server ISO of latest for amd64 was found.*answers 404"):
+        got(tmp_path, "latest", mirrors=(f"{server.url}/old",))
+
+
+def test_the_catalogues_size_is_used_where_the_server_tells_none(
+    tmp_path: Path, server: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = type("Usage", (), {"free": 1000})
+    server.always[f"/rel/24.04/{NEW}"] = Fault(unmeasured=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("builder.media.source.download.shutil.disk_usage", lambda _path: room)
+        with pytest.raises(HostError, match="are free"):
+            got(tmp_path, "lts")
+    assert not server.times(f"/rel/24.04.3/{NEW}")
+    assert got(tmp_path, "lts")[0] == NEW
+
+
+def test_a_size_of_another_iso_says_nothing(tmp_path: Path, server: Mirror) -> None:
+    """The catalogue may be behind the list, or lie; its size counts only with the SHA-256 that was signed."""
+    path = "/rel/streams/v1/com.ubuntu.releases:ubuntu-server.json"
+    right = hashlib.sha256(iso("24.04.3")).hexdigest().encode()
+    wrong = server.files[path].replace(b'"size": 300000', b'"size": 7')
+    server.files[path] = wrong.replace(right, b"0" * 64)
+    assert got(tmp_path, "lts")[0] == NEW
+    server.files[path] = wrong
+    with pytest.raises(NotThere, match="has 300000 bytes, and the published ISO 7"):
+        got(tmp_path / "other", "lts")
+
+
 def test_old_releases_never_answer_for_a_server_that_is_down(tmp_path: Path, server: Mirror) -> None:
     """They would offer an old point release as the newest of its series."""
     server.files |= release("24.04.1", base="/old")
@@ -160,6 +206,18 @@ def test_old_releases_never_answer_for_a_server_that_is_down(tmp_path: Path, ser
 def test_what_is_not_there(tmp_path: Path, asked: str, said: str) -> None:
     with pytest.raises(MediumError, match=said):
         got(tmp_path, asked)
+
+
+def test_a_version_without_an_end_is_none(tmp_path: Path, server: Mirror) -> None:
+    """It is read before the signature is, and no number of so many digits can be."""
+    listed = server.files["/rel/24.04/SHA256SUMS"]
+    line = f"{'0' * 64} *{name_of('24.04.' + '9' * 5000)}\n".encode()
+    server.files["/rel/24.04/SHA256SUMS"] = line + listed
+    with pytest.raises(SignatureError, match="was changed after it was signed"):
+        got(tmp_path)
+    server.files["/rel/24.04/SHA256SUMS"] = line
+    with pytest.raises(MediumError, match=r"No live-server ISO of 24\.04"):
+        got(tmp_path / "other")
 
 
 def test_unsigned_is_refused_by_name(tmp_path: Path, server: Mirror) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from builder import larder
+from builder.cli_media import _listed
 from builder.errors import MediumError, UsageError
 from builder.events import Event, Note, silent
 from builder.media.source import local
@@ -21,6 +22,7 @@ from builder.media.source.download import ChecksumError
 from builder.media.source.origin import Origin
 from builder.media.source.shelf import Shelf
 from builder.media.source.signature import SignatureError
+from builder.media.source.web import NotThere, Web, open_client
 from builder.store import locked, shared
 from tests.command_line import PREBAKE, environment, prebake
 from tests.mirror import Mirror, iso, name_of, pinned_command, release, serving, signed, streams, sums, trust
@@ -136,6 +138,17 @@ def test_releases_shows_what_there_is(tmp_path: Path, server: Mirror) -> None:
     nothing = prebake("releases", "--mirror", "http://127.0.0.1:1", env={"XDG_CACHE_HOME": str(tmp_path / "none")})
     assert (nothing.code, nothing.out) == (5, "")
     assert "cannot be reached" in nothing.err
+
+
+def test_old_releases_are_listed_if_they_are_the_mirror(server: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("builder.cli_media", "builder.media.source.catalogue"):
+        monkeypatch.setattr(f"{module}.OLD", server.url)
+    with open_client() as client:
+        web = Web(client, silent)
+        assert [one.version for one in _listed(("amd64",), (server.url,), web)] == ["20.04.6", "22.04.5", "24.04.3"]
+        server.files = {}
+        with pytest.raises(NotThere, match="answers 404"):
+            _listed(("amd64",), (server.url,), web)
 
 
 def fill(cache: Path, server: Mirror) -> None:

@@ -43,7 +43,7 @@ def test_the_newest_point_release_is_by_number_not_by_letter(text: str) -> None:
 def test_what_is_a_release() -> None:
     for good in ("24.04", "24.04.3", "lts", "latest", "noble"):
         assert releases.check_release(good) == good
-    for bad in ("", "24", "24.4", "24.04.3.1", "../etc", "24.04/..", "Noble 24", "24.04\n"):
+    for bad in ("", "24", "24.4", "24.04.3.1", "../etc", "24.04/..", "Noble 24", "24.04\n", "24.04." + "9" * 5000):
         with pytest.raises(MediumError, match="is no release"):
             releases.check_release(bad)
 
@@ -76,6 +76,20 @@ def test_streams_give_the_newest_of_each_series() -> None:
         releases.choose("hardy", "amd64", listed)
     with pytest.raises(MediumError, match="No series called `lts`"):
         releases.choose("lts", "s390x", listed)
+
+
+def test_what_streams_say_beyond_reason_is_not_heard() -> None:
+    paths = ("\ud800", "a b", "\x1b[31m", "x" * 5000, "", 3, None, "streams/v1/good.json")
+    index = {"index": {f"ubuntu-server {number}": {"path": path} for number, path in enumerate(paths)}}
+    assert releases.streams_in(json.dumps(index).encode()) == ["streams/v1/good.json"]
+    for size, heard in ((300_000, 300_000), (True, None), (-1, None), (10**4000, None), ("7", None), (2.5, None)):
+        item = {"path": "24.04/ubuntu-24.04.3-live-server-amd64.iso", "size": size, "sha256": "\ud800"}
+        products = {"products": {"one": {"versions": {"1": {"items": {"iso": item}}}}}}
+        (found,) = releases.read_streams(json.dumps(products).encode())
+        assert (found.size, found.sha256) == (heard, None)
+    item = {"path": f"24.04/ubuntu-24.04.{'9' * 5000}-live-server-amd64.iso"}
+    products = {"products": {"one": {"versions": {"1": {"items": {"iso": item}}}}}}
+    assert releases.read_streams(json.dumps(products).encode()) == []
 
 
 json_values = st.recursive(

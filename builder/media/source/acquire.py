@@ -52,13 +52,17 @@ class Acquired:
 
 @dataclass(frozen=True)
 class Offer:
-    """What a server offers, proven: the ISO, the address of its folder, the list it is in, and its signature."""
+    """What a server offers, proven: the ISO, the address of its folder, the list it is in, and its signature.
+
+    ``size`` in bytes is the catalogue's word, None if it was not asked or says nothing of this ISO.
+    """
 
     iso: Published
     place: str
     sums: bytes
     proof: bytes | None
     signature: Signature | None
+    size: int | None = None
 
     @property
     def signed(self) -> str | None:
@@ -112,7 +116,7 @@ def _found(request: Request, shelf: Shelf, web: Web) -> Offer:
     problems: list[MediumError] = []
     bases = servers(request.arch, request.mirrors)
     for base in bases:
-        if base == OLD and not (releases.RELEASE.fullmatch(request.release) and _all_not_there(problems)):
+        if base == OLD and not request.mirrors and (request.release in releases.WORDS or not _all_not_there(problems)):
             continue  # it would offer an old one where a newer is only out of reach
         try:
             offer = _offered(base, request, web)
@@ -129,8 +133,9 @@ def _found(request: Request, shelf: Shelf, web: Web) -> Offer:
 
 def _offered(base: str, request: Request, web: Web) -> Offer:
     release = request.release
+    sizes: dict[str | None, int | None] = {}
     if not releases.RELEASE.fullmatch(release):
-        release = _series(base, request, web)
+        release, sizes = _series(base, request, web)
         web.report(Note(f"{request.release} is {release}"))
     series = releases.series_of(release)
     tried = []
@@ -145,27 +150,36 @@ def _offered(base: str, request: Request, web: Web) -> Offer:
                 tried.append(error.message if isinstance(error, NotThere) else f"{place}: {error.message}")
                 continue
             proof = _beside(f"{place}/SHA256SUMS.gpg", request, web)
-            return Offer(iso, place, sums, proof, request.trust.proven(sums, proof, web, web.report))
+            signature = request.trust.proven(sums, proof, web, web.report)
+            return Offer(iso, place, sums, proof, signature, sizes.get(iso.sha256))
     raise NotThere(
         f"{base} has no live-server ISO of {release} for {request.arch}: {tried[0]}",
         hint="`prebake releases` shows what there is; --iso FILE takes an ISO you have.",
     )
 
 
-def _series(base: str, request: Request, web: Web) -> str:
-    """Return the series that a word stands for on a server; a code name may also be that of a folder there."""
+def _series(base: str, request: Request, web: Web) -> tuple[str, dict[str | None, int | None]]:
+    """Return the series that a word stands for on a server, and the sizes of its ISOs by SHA-256, if it tells them.
+
+    A code name may also be that of a folder there. Ubuntu's old releases are many, and their folders have code
+    names: what has none is not looked for in all the others.
+    """
+    word = request.release
     try:
-        return releases.choose(request.release, request.arch, catalogue(base, request.arch, web))
+        if base == OLD and word not in releases.WORDS:
+            raise NotThere(f"{base} has no release called `{word}`.", hint="`prebake releases` shows what there is.")
+        listed = catalogue(base, request.arch, web)
+        return releases.choose(word, request.arch, listed), {one.sha256: one.size for one in listed}
     except Unreachable:
         raise
-    except MediumError:
-        for place in () if request.release in releases.WORDS else places(base, request.arch, request.release)[:2]:
+    except MediumError as error:
+        for place in () if word in releases.WORDS else places(base, request.arch, word)[:2]:
             with suppress(NotThere):
-                listed = releases.published(web.get(f"{place}/SHA256SUMS").decode("utf-8", "replace"))
-                found = [one.version for one in listed if one.arch == request.arch]
+                there = releases.published(web.get(f"{place}/SHA256SUMS").decode("utf-8", "replace"))
+                found = [one.version for one in there if one.arch == request.arch]
                 if found:
-                    return releases.series_of(max(found, key=releases.version_key))
-        raise
+                    return releases.series_of(max(found, key=releases.version_key)), {}
+        raise NotThere(error.message, hint=error.hint) from error
 
 
 def _beside(url: str, request: Request, web: Web) -> bytes | None:
@@ -206,7 +220,7 @@ def _brought(offer: Offer, request: Request, shelf: Shelf, use: ExitStack, web: 
             path.unlink()
             origin = None
         if not path.is_file():
-            url = download(Wanted(_addresses(offer, request), iso.sha256), path, web)
+            url = download(Wanted(_addresses(offer, request), iso.sha256, offer.size), path, web)
             origin = Origin(url=url)
         state = "verified" if offer.signature else "skipped"
         key = offer.signature.fingerprint if offer.signature else None

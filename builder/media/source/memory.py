@@ -8,14 +8,13 @@ them count: what is older than anything seen of its series is no newest.
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from builder.errors import MediumError
 from builder.events import Note
-from builder.media.source.releases import VERSION, is_pinned, series_of, version_key
+from builder.media.source.releases import DIGEST, VERSION, is_pinned, series_of, version_key
 from builder.store import locked, write_whole
 
 if TYPE_CHECKING:
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from builder.events import Reporter
-
-DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class RolledBackError(MediumError):

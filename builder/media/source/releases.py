@@ -26,6 +26,11 @@ LINE = re.compile(
 RELEASE = re.compile(r"\d\d\.\d\d(\.\d{1,4})?", re.ASCII)
 WORDS = ("lts", "latest")
 """What may stand for a series: the newest with long-term support, and the newest of all."""
+PLAIN = re.compile(r"[\x21-\x7e]{1,1000}")
+"""A path that can be part of an address and of a message."""
+LARGEST = 1 << 40
+"""More bytes than any ISO has."""
+DIGEST = re.compile(r"[0-9a-f]{64}")
 FOLDER = re.compile(r"""href=["']?(?:[^"'>]*/)?(\d\d\.\d\d)(?:\.\d+)?/["']?""", re.IGNORECASE | re.ASCII)
 DAILY = "daily"
 
@@ -117,10 +122,11 @@ def streams_in(index: bytes) -> list[str]:
     Raises MediumError if it is no index.
     """
     entries = _object(_object(_json(index, "index")).get("index"))
+    named = [(name, _object(entry).get("path")) for name, entry in entries.items()]
     return [
-        str(_object(entry)["path"])
-        for name, entry in entries.items()
-        if "ubuntu-server" in name and DAILY not in name and isinstance(_object(entry).get("path"), str)
+        path
+        for name, path in named
+        if "ubuntu-server" in name and DAILY not in name and isinstance(path, str) and PLAIN.fullmatch(path)
     ]
 
 
@@ -148,8 +154,8 @@ def _newest_of(product: Mapping[str, Any]) -> Listed | None:
                 arch=match["arch"],
                 name=match["name"],
                 codename=str(product.get("release", "")),
-                size=size if isinstance(size, int) else None,
-                sha256=digest if isinstance(digest, str) else None,
+                size=size if isinstance(size, int) and 1 < size < LARGEST else None,  # `true` is 1
+                sha256=digest if isinstance(digest, str) and DIGEST.fullmatch(digest) else None,
             )
     return best
 
