@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pysequoia import ArmorKind, Cert, Sig, Tsk, armor
+from pysequoia.packet import PacketPile, Tag
 
 from builder.events import Event, Note, silent
 from builder.media.source.signature import PIN, SignatureError, certificates, check, pinned, spaced
@@ -200,6 +201,62 @@ def test_the_key_is_found_among_others() -> None:
     assert found is not None
     assert found.fingerprint == cert().fingerprint
     assert pinned(ring) is None
+
+
+def stripped() -> dict[str, bytes]:
+    """Return copies of the test key that lack something, as key servers and careless exports leave them."""
+    packets = list(PacketPile.from_bytes(bytes(cert())))
+    subkey = next(index for index, packet in enumerate(packets) if packet.tag == Tag.PublicSubkey)
+    unbound = [packet for packet in packets if packet.tag != Tag.Signature]
+    return {
+        "the primary key alone": bytes(packets[0]),
+        "no signature at all": b"".join(map(bytes, unbound)),
+        "no key that signs": b"".join(map(bytes, packets[:subkey])),
+        "a key that signs, not bound": b"".join(map(bytes, packets[: subkey + 1])),
+    }
+
+
+@pytest.mark.parametrize("what", stripped())
+def test_a_stripped_key_is_none(tmp_path: Path, what: str) -> None:
+    """It does not end in a traceback, is not kept, and the next place is asked; also if an earlier run kept it."""
+    pin, data = cert().fingerprint.upper(), stripped()[what]
+    assert pinned(data, pin) is None
+    assert pinned(data + bytes(cert()), pin) is not None
+    whom = trust(tmp_path / "file")
+    (tmp_path / "file/test-key.asc").write_bytes(data)
+    with pytest.raises(SignatureError, match=r"does not hold the key .* or not all of it"):
+        whom.proven(LIST, SIGNED, None, silent)
+    kept, ring = tmp_path / f"keys/{pin}.asc", tmp_path / "ring.gpg"
+    kept.parent.mkdir()
+    for place in (kept, ring):
+        place.write_bytes(data)
+    files = {f"/stripped?search=0x{pin}": data, f"/key?search=0x{pin}": str(cert()).encode()}
+    with serving(files) as mirror, open_client() as client:
+        web = Web(client, silent, Patience(first=0.0))
+        with pytest.raises(SignatureError, match="not with all of it"):
+            fetching(tmp_path, mirror, "/stripped").key(web, silent)
+        assert kept.read_bytes() == data
+        whole = fetching(tmp_path, mirror, "/stripped", "/key", keyrings=(ring,))
+        assert whole.proven(LIST, SIGNED, web, silent) is not None
+    assert whole.proven(LIST, SIGNED, None, silent) is not None
+    assert pinned(kept.read_bytes(), pin) is not None
+
+
+def test_ubuntus_own_key_stripped() -> None:
+    data = (DATA / "ubuntu-cd-image-signing-key-2012.asc").read_bytes()
+    packets = list(PacketPile.from_bytes(data))
+    assert pinned(b"".join(map(bytes, packets))) is not None
+    assert pinned(b"".join(map(bytes, packets[:1]))) is None
+    assert pinned(b"".join(map(bytes, packets[:2]))) is None
+
+
+def test_a_revoked_or_expired_key_is_whole() -> None:
+    """What is wrong with it is said by name when it is used."""
+    made = Tsk.generate("Lost <lost@example.org>")
+    public = made.extract_certificate()
+    revoked = bytes(public) + bytes(public.revoke(made.certifier()))
+    assert pinned(revoked, public.fingerprint) is not None
+    assert pinned(bytes(brief()[0]), brief()[0].fingerprint) is not None
 
 
 @pytest.fixture

@@ -59,8 +59,18 @@ def certificates(data: bytes) -> list[Cert]:
 
 
 def pinned(data: bytes, pin: str = PIN) -> Cert | None:
-    """Return the certificate with the fingerprint ``pin`` among those in ``data``, None if it is not there."""
-    return next((one for one in certificates(data) if one.fingerprint.upper() == pin.upper()), None)
+    """Return the certificate with the fingerprint ``pin`` among those in ``data``, None if it is not there whole."""
+    return next((one for one in certificates(data) if one.fingerprint.upper() == pin.upper() and _whole(one)), None)
+
+
+def _whole(cert: Cert) -> bool:
+    """Say whether a certificate has what binds it together, and a key that signs; servers strip keys of both."""
+    try:
+        _ = cert.is_revoked, cert.expiration
+        flags = [packet.key_flags for packet in PacketPile.from_bytes(bytes(cert)) if packet.tag == Tag.Signature]
+    except Exception:  # noqa: BLE001 - Sequoia's errors have no common class; whatever it is, it proves nothing
+        return False
+    return any(one is not None and one.signing for one in flags)
 
 
 def check(sums: bytes, signature: bytes, cert: Cert, *, now: datetime | None = None) -> Signature:

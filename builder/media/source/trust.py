@@ -37,6 +37,7 @@ KEY_SERVERS = (
 class Trust:
     """What is believed: the fingerprint ``pin``, where its key is looked for, or nothing is asked at all (``skip``).
 
+    A copy of the key that was stripped of what it needs to verify anything counts as none; the next place is asked.
     ``key_file`` is a key or keyring of the user's; ``keyrings`` are the host's; ``servers`` are asked last, and
     their answer is kept in ``cache``.
     """
@@ -74,7 +75,7 @@ class Trust:
             found = _in(self.key_file, self.pin)
             if found is None:
                 raise SignatureError(
-                    f"{self.key_file} does not hold the key {spaced(self.pin)}.",
+                    f"{self.key_file} does not hold the key {spaced(self.pin)}, or not all of it.",
                     hint="Give the file of Ubuntu's CD image signing key, or none: the host's keyring is looked at.",
                 )
             return found
@@ -103,7 +104,7 @@ class Trust:
                 write_whole(kept, str(found).encode())
                 report(Note(f"The signing key came from {url} and has the pinned fingerprint."))
                 return found
-            tried.append(f"{url} answers with another key.")
+            tried.append(f"{url} answers with another key, or not with all of it.")
         raise SignatureError(
             f"The key {spaced(self.pin)} that proves SHA256SUMS is not on this host. {' '.join(tried)}".rstrip(),
             hint=f"Install the package ubuntu-keyring, or give the key: --signing-key FILE. {SKIP}",
