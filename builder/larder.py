@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import stat
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder.media.source.releases import series_of, version_key
@@ -13,7 +16,6 @@ from builder.store import unused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path
 
 DAY = 86400.0
 KEPT = frozenset({"key"})
@@ -126,8 +128,19 @@ def prune(items: Iterable[Item], tell: Callable[[Item, bool], None]) -> None:
 
 def disk_size(path: Path) -> int:
     """Return how many bytes a file or a folder takes on the disk."""
-    paths = [path, *path.rglob("*")] if path.is_dir() else [path]
-    return sum(one.lstat().st_blocks * 512 for one in paths if not one.is_dir() or one.is_symlink())
+    total = _blocks(path)
+    for folder, _, names in os.walk(path):
+        total += sum(_blocks(Path(folder, name)) for name in names)
+    return total
+
+
+def _blocks(path: Path) -> int:
+    """Return how many bytes a file takes; none for a folder, and for what was renamed or removed meanwhile."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return 0
+    return 0 if stat.S_ISDIR(found.st_mode) else found.st_blocks * 512
 
 
 def _used(path: Path) -> float:

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -29,7 +30,6 @@ from tests.mirror import Mirror, iso, name_of, pinned_command, release, serving,
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 NAME = name_of("24.04.3")
 ISO = iso("24.04.3")
@@ -65,7 +65,7 @@ def test_its_own_list_beside_it_counts(mine: Path, tmp_path: Path) -> None:
     beside.write_bytes(sums({NAME: b"another"}))
     with pytest.raises(ChecksumError, match="SHA256SUMS says"):
         local.examine(mine, trust(tmp_path), silent)
-    beside.write_bytes(sums({"other.iso": ISO}))
+    beside.write_bytes(sums({"other.iso": b"another"}))
     events: list[Event] = []
     assert local.examine(mine, trust(tmp_path), events.append).signature == "none"
     assert any(isinstance(one, Note) and f"does not list {NAME}" in one.text for one in events)
@@ -81,6 +81,49 @@ def test_a_signature_beside_it_counts(mine: Path, tmp_path: Path) -> None:
     with pytest.raises(SignatureError, match="was changed after it was signed"):
         local.examine(mine, trust(tmp_path), silent)
     assert local.examine(mine, trust(tmp_path, skip=True), silent).signature == "skipped"
+
+
+def test_a_renamed_iso_is_found_by_its_digest(mine: Path, tmp_path: Path) -> None:
+    """What its signed list calls otherwise is genuine all the same."""
+    renamed = mine.rename(mine.with_name("server.iso"))
+    beside, proof = mine.with_name("SHA256SUMS"), mine.with_name("SHA256SUMS.gpg")
+    beside.write_bytes(sums({"other.iso": b"", NAME: ISO}))
+    assert local.examine(renamed, trust(tmp_path), silent) == Origin("checksum", DIGEST)
+    proof.write_bytes(signed(beside.read_bytes()))
+    events: list[Event] = []
+    found = local.examine(renamed, trust(tmp_path), events.append)
+    assert (found.signature, found.sha256, found.key) == ("verified", DIGEST, trust(tmp_path).pin)
+    assert any(isinstance(one, Note) and f"server.iso is {NAME}, by its SHA-256" in one.text for one in events)
+    assert local.examine(renamed, trust(tmp_path, skip=True), silent).signature == "skipped"
+    proof.write_bytes(signed(b"another list"))
+    with pytest.raises(SignatureError, match="was changed after it was signed"):
+        local.examine(renamed, trust(tmp_path), silent)
+    renamed.write_bytes(b"something else")
+    assert local.examine(renamed, trust(tmp_path), silent).signature == "none"
+
+
+def fifo(path: Path) -> Path:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    return path
+
+
+def test_what_has_no_end_is_not_read(mine: Path, tmp_path: Path) -> None:
+    """A device or a pipe: the command comes to an end, and says why."""
+    pipe = fifo(tmp_path / "pipe.iso")
+    for odd in (Path("/dev/zero"), pipe):
+        for words in ((), ("--sha256", "0" * 64)):
+            done = prebake("iso", "--iso", odd, *words, cwd=tmp_path)
+            assert done.code == 5, done.err
+            assert "is not a regular file" in done.err
+    fifo(mine.with_name("SHA256SUMS"))
+    with pytest.raises(MediumError, match="SHA256SUMS cannot be read"):
+        local.examine(mine, trust(tmp_path), silent)
+    mine.with_name("SHA256SUMS").unlink()
+    mine.with_name("SHA256SUMS").write_bytes(sums({NAME: ISO}))
+    fifo(mine.with_name("SHA256SUMS.gpg"))
+    with pytest.raises(MediumError, match=r"SHA256SUMS\.gpg cannot be read"):
+        local.examine(mine, trust(tmp_path), silent)
 
 
 def test_what_cannot_be_read(mine: Path, tmp_path: Path) -> None:
@@ -173,6 +216,27 @@ def fill(cache: Path, server: Mirror) -> None:
 
 def names(result: Any) -> list[str]:
     return [row["name"] for row in json.loads(result.out)]
+
+
+def test_a_file_that_is_renamed_while_it_is_measured_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fetch ends: the part is the ISO between the listing and the look."""
+    (tmp_path / "below").mkdir()
+    for name in ("a", "below/b", "below/c"):
+        (tmp_path / name).write_bytes(bytes(10_000))
+    whole = larder.disk_size(tmp_path)
+    assert whole == sum((tmp_path / name).stat().st_blocks * 512 for name in ("a", "below/b", "below/c"))
+    look = Path.lstat
+
+    def vanishing(path: Path) -> os.stat_result:
+        if path.name == "b":
+            raise FileNotFoundError(path)
+        return look(path)
+
+    monkeypatch.setattr(Path, "lstat", vanishing)
+    assert larder.disk_size(tmp_path) == whole * 2 // 3
+    assert larder.disk_size(tmp_path / "none") == 0
 
 
 def test_the_cache_is_listed_and_pruned(tmp_path: Path, server: Mirror) -> None:

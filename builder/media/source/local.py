@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import stat
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builder.errors import MediumError, UsageError
@@ -34,28 +36,42 @@ def examine(path: Path, trust: Trust, report: Reporter, *, sha256: str | None = 
     """Return what is known of the ISO at ``path``.
 
     With ``sha256`` it has to have that digest. Else, if a SHA256SUMS lies beside it and lists it, it has to have
-    the digest listed, and if a SHA256SUMS.gpg lies beside that, the list has to carry Ubuntu's signature. With
-    nothing of the kind it is taken as it is, and its digest is not counted.
+    the digest listed, and if a SHA256SUMS.gpg lies beside that, the list has to carry Ubuntu's signature. A file
+    that was renamed is looked for by its digest: what is listed under another name is the same ISO. With nothing
+    of the kind it is taken as it is.
 
     Raises ChecksumError or SignatureError, and MediumError if it cannot be read.
     """
     try:
+        _check_regular(path)
         if sha256 is not None:
             found = digest_of(path, report, f"Checking {path.name}")
             _compare(path, found, sha256, "--sha256 says")
             return Origin("checksum", found)
         sums = _read(path.with_name(SUMS))
-        listed = {name: digest.lower() for digest, name in LINE.findall((sums or b"").decode("utf-8", "replace"))}
-        if sums is None or path.name not in listed:
-            if sums is not None:
-                report(Note(f"{path.with_name(SUMS)} does not list {path.name}, so it says nothing of it.", "warning"))
+        if sums is None:
             return Origin()
-        origin = _signed(path, sums, trust, report)
+        listed = {name: digest.lower() for digest, name in LINE.findall(sums.decode("utf-8", "replace"))}
+        if path.name in listed:  # a list that is not Ubuntu's is refused before the ISO is read
+            origin = _signed(path, sums, trust, report)
+            found = digest_of(path, report, f"Checking {path.name}")
+            _compare(path, found, listed[path.name], f"{path.with_name(SUMS)} says")
+            return replace(origin, sha256=found)
         found = digest_of(path, report, f"Checking {path.name}")
+        name = next((name for name, digest in listed.items() if digest == found), None)
+        if name is None:
+            report(Note(f"{path.with_name(SUMS)} does not list {path.name}, so it says nothing of it.", "warning"))
+            return Origin(sha256=found)
+        report(Note(f"{path.name} is {name}, by its SHA-256 in {path.with_name(SUMS)}."))
+        return replace(_signed(path, sums, trust, report), sha256=found)
     except OSError as error:
         raise MediumError(f"{error.filename or path} cannot be read: {error.strerror or error}.") from error
-    _compare(path, found, listed[path.name], f"{path.with_name(SUMS)} says")
-    return Origin(origin.signature, found, None, origin.key, origin.signed)
+
+
+def _check_regular(path: Path) -> None:
+    """Refuse a device or a pipe: reading it may have no end, or never begin."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise MediumError(f"`{path}` is not a regular file.", hint="Copy the medium to an ISO file first.")
 
 
 def _signed(path: Path, sums: bytes, trust: Trust, report: Reporter) -> Origin:
@@ -82,6 +98,10 @@ def _compare(path: Path, found: str, expected: str, who: str) -> None:
 
 def _read(path: Path) -> bytes | None:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise MediumError(
+                f"{path} cannot be read: it is no regular file.", hint="Remove it, or write the list anew."
+            )
         with path.open("rb") as stream:
             return stream.read(LARGEST)
     except FileNotFoundError:
