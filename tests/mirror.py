@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import http.server
 import json
 import re
+import socket
+import ssl
 import sys
 import threading
 import time
@@ -102,6 +105,25 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.answer(self.mirror.fault(self.path), body=True)
 
+    def do_CONNECT(self) -> None:
+        """Be a proxy that gives no way to where it is asked to go, or the one that the fault sends to."""
+        fault = self.mirror.fault(self.path)
+        self.mirror.asked.append(Asked(self.command, self.path, None, None, [0]))
+        if not fault.redirect:
+            self.send_response(403)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        host, port = fault.redirect.split(":")
+        self.send_response(200)
+        self.end_headers()
+        self.close_connection = True
+        with socket.create_connection((host, int(port))) as there:
+            back = threading.Thread(target=relay, args=(there, self.connection), daemon=True)
+            back.start()
+            relay(self.connection, there)
+            back.join(10)
+
     def answer(self, fault: Fault, *, body: bool) -> None:
         mirror, sent = self.mirror, [0]
         wanted, if_range = self.headers.get("Range"), self.headers.get("If-Range")
@@ -169,6 +191,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return f"<html><title>Ubuntu</title><pre>{chr(10).join(rows)}</pre></html>".encode()
 
 
+def relay(source: socket.socket, target: socket.socket) -> None:
+    """Pass on what comes, until it ends."""
+    with contextlib.suppress(OSError):
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+
+
 class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
@@ -178,10 +208,14 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(files: dict[str, bytes] | None = None) -> Iterator[Mirror]:
-    """Serve ``files`` on loopback."""
+def serving(files: dict[str, bytes] | None = None, certificate: tuple[Path, Path] | None = None) -> Iterator[Mirror]:
+    """Serve ``files`` on loopback, by TLS if a certificate and its key are given."""
     mirror = Mirror({} if files is None else files)
     with Server(("127.0.0.1", 0), functools.partial(Handler, mirror)) as server:
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         mirror.url = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()

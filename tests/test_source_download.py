@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import shutil
+import ssl
 import subprocess
 import sys
 import threading
@@ -577,6 +578,55 @@ def test_a_proxy_is_heeded(mirror: Mirror, monkeypatch: pytest.MonkeyPatch, tmp_
         download(Wanted(["http://releases.example.org/24.04/x.iso"], DIGEST), tmp_path / "x.iso", line)
     assert (tmp_path / "x.iso").read_bytes() == ISO
     assert mirror.asked[0].path == "http://releases.example.org/24.04/x.iso"
+
+
+def test_what_needs_no_proxy_goes_there_straight(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    mirror.files["/list"] = b"a list"
+    with serving({f"{mirror.url}/list": b"by proxy"}) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        for exempt, answer in (("", b"by proxy"), ("example.org", b"by proxy"), ("127.0.0.1,x", b"a list")):
+            monkeypatch.setenv("NO_PROXY", exempt)
+            monkeypatch.setenv("no_proxy", exempt)
+            with web() as line:
+                assert line.get(f"{mirror.url}/list") == answer
+        assert len(proxy.asked) == 2
+    assert mirror.times("/list") == 1
+
+
+def test_a_proxy_is_asked_for_a_tunnel(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked of an HTTPS server passes the proxy unread; one that gives no way is said by name."""
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", mirror.url)
+    with web() as line, pytest.raises(Unreachable, match="cannot be reached: 403"):
+        line.get("https://releases.example.org/list")
+    assert {(one.method, one.path) for one in mirror.asked} == {("CONNECT", "releases.example.org:443")}
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
+def test_through_a_tunnel_the_server_has_to_be_itself(
+    mirror: Mirror, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The proxy leads to a server with a certificate: good if its authority is known, and refused if it is not."""
+    name, key, public = "releases.example.org", tmp_path / "key.pem", tmp_path / "public.pem"
+    argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    argv += ["-days", "2", "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}"]
+    subprocess.run([*argv, "-keyout", str(key), "-out", str(public)], check=True, capture_output=True)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", mirror.url)
+    url = f"https://{name}{PATH}"
+    with serving({PATH: ISO}, certificate=(public, key)) as secret:
+        mirror.always[f"{name}:443"] = Fault(redirect=secret.url.removeprefix("http://"))
+        with web() as line, pytest.raises(Unreachable, match="self-signed certificate"):
+            download(Wanted([url], DIGEST), tmp_path / "x.iso", line)
+        assert not secret.asked
+        known = ssl.create_default_context(cafile=str(public))
+        monkeypatch.setattr("builder.media.source.web._authorities", lambda: known)
+        with web() as line:
+            assert download(Wanted([url], DIGEST), tmp_path / "x.iso", line) == url
+    assert (tmp_path / "x.iso").read_bytes() == ISO
+    assert not mirror.times(PATH)
 
 
 def test_a_proxy_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
