@@ -133,7 +133,7 @@ def test_a_class_extends_another(tmp_path: Path) -> None:
         )
     )
     model = found.model
-    assert (found.name, model.disk, model.user.name, model.user.password) == ("it", 30 * GIB, "student", "Ann")
+    assert (found.name, model.disk, model.user.name, model.user.full_name) == ("it", 30 * GIB, "student", "Ann")
     assert (model.packages, model.run, model.network) == (["git", "tree"], ["echo base", "echo it"], "dhcp")
     assert spec_of(model, "it").content.files[0].source == folder / "notes.txt"
 
