@@ -14,16 +14,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from passlib.hash import sha512_crypt
 
+from builder.autoinstall import own
 from builder.autoinstall.check import check
+from builder.autoinstall.lint import lint
 from builder.autoinstall.password import hash_password
 from builder.autoinstall.render import MASK, Answers, _expand, render, scalar, sentinel_command
+from builder.autoinstall.sections import SECTIONS, SINCE, requested, version
+from builder.autoinstall.shapes import Keys
 from builder.errors import AnswersError
 from builder.install.explain import explain
-from builder.spec import GIB, Spec, User
+from builder.spec import GIB, Content, File, Snap, Spec, User
 
 HASH = hash_password("powercoders", salt="saltsalt")
 LESSON = Spec(name="lesson")
-SCHEMAS = Path(__file__).parent.parent.parent / "shared/subiquity-schemas"
+ROOT = Path(__file__).parent.parent
+SCHEMAS = ROOT.parent / "shared/subiquity-schemas"
 FAILED = "prebake-sentinel:failed:"
 
 
@@ -137,15 +142,143 @@ def test_a_scalar_reads_back_on_one_line(text: str) -> None:
     assert "\n" not in scalar(text)
 
 
+def installers() -> dict[str, Any]:
+    """The schema of each version of the installer."""
+    known: dict[str, str] = json.loads((SCHEMAS / "by-installer-version.json").read_text())
+    return {version: json.loads((SCHEMAS / name).read_text()) for version, name in known.items()}
+
+
+FULL = replace(
+    LESSON,
+    timezone="Europe/Zurich",
+    storage="lvm",
+    swap=GIB,
+    network="nat",
+    netplan={"version": 2, "ethernets": {"any": {"match": {"name": "e*"}, "dhcp4": True}}},
+    proxy="http://proxy.example:3128",
+    mirror="http://mirror.example/ubuntu",
+    updates="all",
+    content=Content(("git",), (Snap("lxd", "edge"), Snap("code", classic=True)), (File("/a", content="x"),), ("true",)),
+)
+
+
 @pytest.mark.skipif(not SCHEMAS.is_dir(), reason="the installer's schemas are not here")
-@pytest.mark.parametrize("storage", ["direct", "lvm"])
+@pytest.mark.parametrize("spec", [LESSON, FULL, replace(LESSON, source="minimal", updates="none")])
 @pytest.mark.parametrize("watched", [True, False])
-def test_every_installer_accepts_them(storage: str, watched: bool) -> None:
-    data = told(render(replace(LESSON, storage=storage), password_hash=HASH, watched=watched))
-    paths = sorted(SCHEMAS.glob("autoinstall-schema.*.json"))
-    assert len(paths) >= 8
-    for path in paths:
-        jsonschema.validate(data, json.loads(path.read_text()))
+def test_every_installer_accepts_what_is_rendered_for_it(spec: Spec, watched: bool) -> None:
+    schemas = installers()
+    assert len(schemas) >= 19
+    for name, schema in schemas.items():
+        old = version(name) < version("23.04")
+        sized = replace(spec, storage="direct") if old else spec
+        answers = render(sized, password_hash=HASH, watched=watched, installer=version(name))
+        data = told(answers)
+        jsonschema.validate(data, schema)
+        assert set(data) <= set(schema["properties"]), name
+        assert lint(data, version(name)) == [], name
+
+
+@pytest.mark.skipif(not SCHEMAS.is_dir(), reason="the installer's schemas are not here")
+def test_the_sections_are_those_of_every_installer() -> None:
+    for name, schema in installers().items():
+        here = version(name)
+        known = {key for key in SECTIONS if version(SINCE.get((key,), "0")) <= here}
+        # Read since ever, but in the schema only since 24.04.1's.
+        assert known - {"interactive-sections"} == set(schema["properties"]) - {"interactive-sections"}, name
+        for section, told_of in schema["properties"].items():
+            shape = SECTIONS[section]
+            if isinstance(shape, Keys) and "properties" in told_of:
+                keys = {key for key in shape.known if version(SINCE.get((section, key), "0")) <= here}
+                # curtin takes more for apt than the schema tells.
+                assert keys >= set(told_of["properties"]), (name, section)
+                assert section == "apt" or keys == set(told_of["properties"]), (name, section)
+
+
+@pytest.mark.parametrize(
+    ("release", "expected"),
+    [
+        ("22.04.1", (22, 7, 2)),
+        ("24.04.4", (24, 4, 4)),
+        ("26.04.2", (26, 4, 2)),
+        ("22.04", (24, 8, 1)),
+        ("24.04", (24, 4, 99)),
+        ("noble", None),
+        ("lts", None),
+    ],
+)
+def test_a_request_tells_whose_installer_reads_the_answers(release: str, expected: tuple[int, ...] | None) -> None:
+    assert requested(release) == expected
+
+
+def test_old_installers_are_told_only_what_they_know() -> None:
+    for name, keys in (("22.04.2", {"geoip"}), ("23.08.1", {"geoip", "fallback"})):
+        data = told(render(LESSON, password_hash=HASH, installer=version(name)))
+        assert set(data["apt"]) == keys
+        assert ("source" in data) == (name != "22.04.2")
+
+
+def test_further_sections_go_before_ours_or_take_their_place() -> None:
+    extra = {
+        "early-commands": ["true"],
+        "late-commands": ["echo theirs"],
+        "error-commands": ["echo theirs"],
+        "apt": {"geoip": True},
+        "kernel": {"flavor": "hwe"},
+    }
+    data = told(render(replace(LESSON, autoinstall=extra), password_hash=HASH))
+    assert data["early-commands"] == ["true"]
+    assert data["late-commands"][0] == data["error-commands"][0] == "echo theirs"
+    assert "prebake-sentinel" in data["late-commands"][-1]
+    assert data["error-commands"][-1] == "sync; poweroff -f"
+    assert (data["apt"], data["kernel"]) == ({"geoip": True}, {"flavor": "hwe"})
+
+
+def test_own_answers_get_what_the_pipeline_needs_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    theirs = {
+        "version": 1,
+        "identity": {"hostname": "vm", "username": "ann", "realname": "Ann", "password": HASH},
+        "late-commands": ["echo theirs"],
+        "storage": {"layout": {"name": "lvm", "sizing-policy": "all"}},
+        "ssh": {"install-server": True},
+    }
+    for text in (yaml.safe_dump(theirs), "#cloud-config\n" + yaml.safe_dump({"autoinstall": theirs})):
+        path.write_text(text)
+        found = own.load(path)
+        spec = own.spec_for(found, LESSON, None)
+        assert (spec.user, spec.hostname) == (User("ann", "Ann", "powercoders", HASH), "vm")
+        assert (spec.storage, spec.whole_disk, spec.ssh_server) == ("lvm", True, True)
+        answers = own.answers_of(found, tty="ttyS0", watched=True)
+        data = told(answers)
+        assert {key: value for key, value in data.items() if key in theirs and key != "late-commands"} == {
+            key: value for key, value in theirs.items() if key != "late-commands"
+        }
+        assert set(data) - set(theirs) == {"error-commands", "shutdown"}
+        assert data["late-commands"][0] == "echo theirs"
+        assert len(answers.added) == 3
+        plain = own.answers_of(found, tty="ttyS0", watched=False)
+        assert told(plain) == theirs
+        assert not plain.added
+    path.write_text(yaml.safe_dump({**theirs, "identity": None, "user-data": {}}))
+    with pytest.raises(AnswersError, match="`identity` is empty"):
+        own.load(path)
+    path.write_text("version: 1\nuser-data: {}\n")
+    with pytest.raises(AnswersError, match="prebake logs in as that user"):
+        own.load(path)
+
+
+def test_a_users_template_goes_before_ours_file_by_file(tmp_path: Path) -> None:
+    ours = (ROOT / "templates/autoinstall/user-data.j2").read_text()
+    (tmp_path / "user-data.j2").write_text(f"{ours}  early-commands: [{{{{ hostname | scalar }}}}]\n")
+    answers = render(LESSON, password_hash=HASH, folders=(tmp_path,))
+    assert told(answers)["early-commands"] == ["ubuntu"]
+    assert yaml.safe_load(answers.meta_data) == {"instance-id": f"prebake-{answers.token}"}
+    (tmp_path / "user-data.j2").write_text(ours.replace("{{ hostname | scalar }}", "other"))
+    with pytest.raises(AnswersError, match="does not say what was asked for: hostname"):
+        render(LESSON, password_hash=HASH, folders=(tmp_path,))
+    (tmp_path / "user-data.j2").write_text(ours.replace("install-server", "install_server"))
+    with pytest.raises(AnswersError, match="`install_server` is no key of `ssh`"):
+        render(LESSON, password_hash=HASH, folders=(tmp_path,))
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,13 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from builder import boot, pipeline
+from builder.autoinstall import own
 from builder.autoinstall.password import hash_password
 from builder.autoinstall.render import KERNEL_ARGUMENTS, render
 from builder.command import run
@@ -42,14 +44,10 @@ from builder.vm import accel, disk
 from builder.vm.qemu import Disk
 from tests import mirror
 from tests.command_line import PREBAKE, environment, prebake
+from tests.journey import CLASSES, MISSING, published
 
 if TYPE_CHECKING:
     from builder.autoinstall.render import Answers
-
-NEEDED = ("qemu-system-x86_64", "qemu-img", "mmdebstrap", "tar2sqfs", "xorriso", "mkfs.vfat", "mcopy")
-
-
-MISSING = [name for name in NEEDED if shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is None]
 
 pytestmark = [
     pytest.mark.boot,
@@ -57,57 +55,6 @@ pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}"),
 ]
 SPEC = Spec(name="journey", network="offline")
-
-
-@pytest.fixture(scope="session")
-def iso() -> Path:
-    """The rehearsal medium, from the cache or made now."""
-    return rehearsal_iso(cache_folder(), silent)
-
-
-@pytest.fixture(scope="session")
-def built(iso: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
-    """One image by the command line: its path as printed, and what was said to people and in the process list.
-
-    The medium is fetched from a server on loopback, with a list signed by a test key.
-    """
-    base = tmp_path_factory.mktemp("journey")
-    output = base / "output"
-    seen: set[bytes] = set()
-    env = environment({"XDG_CACHE_HOME": str(base / "cache")})
-    with (
-        mirror.serving(published(iso)) as server,
-        subprocess.Popen(
-            mirror.pinned_command(
-                server, base / "cache", "image", "--offline", "--name", "journey", "-o", output, "-v"
-            ),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            env=env,
-        ) as process,
-    ):
-        assert process.stdout is not None
-        text = ""
-        for line in process.stdout:
-            text += line
-            seen.update(path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if readable(path))
-    assert process.returncode == 0, text
-    return Path(text.splitlines()[-1]), text, b"\n".join(seen).decode("utf-8", "replace")
-
-
-def published(iso: Path) -> dict[str, bytes]:
-    """Return the files of a server that has ``iso`` as Ubuntu's 24.04.3."""
-    files = mirror.folder({mirror.name_of("24.04.3"): iso.read_bytes()})
-    return {f"/24.04/{name}": data for name, data in files.items()}
-
-
-def readable(path: Path) -> bool:
-    with contextlib.suppress(OSError):
-        path.read_bytes()
-        return True
-    return False
 
 
 def test_it_ends_with_the_images_path_and_everything_beside_it(built: tuple[Path, str, str]) -> None:
@@ -222,6 +169,17 @@ class Attempt:
         self.trace = Trace()
         self.answers = render(SPEC, password_hash=hash_password("powercoders"))
 
+    @property
+    def told(self) -> dict[str, Any]:
+        """The sections of the answers."""
+        found: dict[str, Any] = yaml.safe_load(self.answers.user_data)["autoinstall"]
+        return found
+
+    def changed(self, sections: dict[str, Any]) -> Answers:
+        """The answers with other sections; those that are None are left out."""
+        told = {key: value for key, value in {**self.told, **sections}.items() if value is not None}
+        return replace(self.answers, user_data="#cloud-config\n" + yaml.safe_dump({"autoinstall": told}, width=10_000))
+
     def __call__(self, answers: Answers) -> None:
         probe = accel.choose("auto", "amd64")
         overlay = boot.boot_medium(self.iso, answers, self.folder / "medium.qcow2", silent)
@@ -240,9 +198,9 @@ def attempt(iso: Path, tmp_path: Path) -> Attempt:
 
 def test_a_late_command_that_fails_is_named_and_leaves_its_logs(attempt: Attempt) -> None:
     """The guest powers off as after a success; only the words on the console tell. About a minute."""
-    told = attempt.answers.user_data.replace("late-commands:\n", "late-commands:\n    - 'echo to-the-log; exit 7'\n")
+    late = ["echo to-the-log; exit 7", *attempt.told["late-commands"]]
     with pytest.raises(InstallError) as caught:
-        attempt(replace(attempt.answers, user_data=told))
+        attempt(attempt.changed({"late-commands": late}))
     assert "'late-commands'" in caught.value.message
     assert "exit status 7" in caught.value.message
     assert "exit 7" in caught.value.message
@@ -259,17 +217,22 @@ def test_a_late_command_that_fails_is_named_and_leaves_its_logs(attempt: Attempt
     assert next(attempt.logs.glob("screen.*")).stat().st_size > 500
 
 
-def test_an_install_that_reboots_on_a_medium_that_checks_itself(
-    attempt: Attempt, monkeypatch: pytest.MonkeyPatch
+def test_an_install_of_own_answers_that_reboots_on_a_medium_that_checks_itself(
+    attempt: Attempt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other way to end, early-commands on the console, and md5sum.txt as the guest sees it. About a minute."""
+    """An instructor's file, the other way to end, commands on the console, md5sum.txt in the guest. About a minute."""
     monkeypatch.setattr(boot, "UNCHECKED", ())
     check = "/run/casper-md5check.json"
     wait = f"for i in $(seq 100); do [ -e {check} ] && break; sleep 1; done; cat {check} > /dev/ttyS0"
-    told = attempt.answers.user_data.replace("shutdown: poweroff", "shutdown: reboot")
-    told = told.replace("  locale:", "  early-commands: ['echo heard-$((40+2))']\n  locale:", 1)
-    told = told.replace("late-commands:\n", f"late-commands:\n    - '{wait}'\n")
-    attempt(replace(attempt.answers, user_data=told))
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        f"version: 1\nidentity: {{hostname: vm, username: ann, password: {attempt.answers.password_hash}}}\n"
+        "early-commands: ['echo heard-$((40+2))']\nstorage: {layout: {name: direct}}\n"
+        f"late-commands: ['{wait}']\n"
+    )
+    attempt.answers = own.answers_of(own.load(path), tty="ttyS0", watched=True)
+    assert len(attempt.answers.added) == 3
+    attempt(attempt.changed({"shutdown": "reboot"}))
     console = (attempt.logs / "console.log").read_bytes()
     assert b"running early commands\r\n" in console
     assert b"\nheard-42\r\n" in console
@@ -280,17 +243,14 @@ def test_an_install_that_reboots_on_a_medium_that_checks_itself(
 
 def test_storage_that_cannot_boot_is_refused_with_the_installers_words(attempt: Attempt) -> None:
     """A disk layout for the other firmware: refused before the disk is touched. Under a minute."""
-    layout = '    layout:\n      name: "direct"\n'
-    config = (
-        "    config:\n"
-        "    - {id: d, type: disk, path: /dev/vda, ptable: gpt}\n"
-        "    - {id: p, type: partition, device: d, size: -1}\n"
-        "    - {id: f, type: format, volume: p, fstype: ext4}\n"
-        "    - {id: m, type: mount, device: f, path: /}\n"
-    )
-    assert layout in attempt.answers.user_data
+    config = [
+        {"id": "d", "type": "disk", "path": "/dev/vda", "ptable": "gpt"},
+        {"id": "p", "type": "partition", "device": "d", "size": -1},
+        {"id": "f", "type": "format", "volume": "p", "fstype": "ext4"},
+        {"id": "m", "type": "mount", "device": "f", "path": "/"},
+    ]
     with pytest.raises(InstallError) as caught:
-        attempt(replace(attempt.answers, user_data=attempt.answers.user_data.replace(layout, config)))
+        attempt(attempt.changed({"storage": {"config": config}}))
     assert "SELECT_BOOT_DISK" in caught.value.message
 
 
@@ -313,12 +273,8 @@ def test_a_missing_kernel_argument_is_known_in_seconds(attempt: Attempt, monkeyp
 
 def test_a_failure_without_error_commands_ends_at_the_prompt(attempt: Attempt) -> None:
     """Bad answers and nothing that powers off: the prompt is seen, nobody waits for ever. Under a minute."""
-    begin = attempt.answers.user_data.index("  # Before the machine goes off")
-    end = attempt.answers.user_data.index("  locale:")
-    told = attempt.answers.user_data[:begin] + "  shutdown: halt\n" + attempt.answers.user_data[end:]
-    told = told.replace("  shutdown: poweroff\n", "")
     with pytest.raises(InstallError) as caught:
-        attempt(replace(attempt.answers, user_data=told))
+        attempt(attempt.changed({"error-commands": None, "shutdown": "halt"}))
     assert "'shutdown' section" in caught.value.message
 
 
@@ -420,16 +376,38 @@ def plain_iso() -> Path:
     return rehearsal_iso(cache_folder(), silent, quiet=False, create_users="install")
 
 
-def test_uefi_lvm_and_a_talking_kernel(plain_iso: Path, tmp_path: Path) -> None:
+CLASS = r"""
+extends: CLASSES/plain.yaml
+name: uefi
+firmware: uefi
+storage: lvm
+disk: 8G
+swap: 256M
+user: {name: student, full-name: "Ann O'Hara"}
+hostname: lab-vm
+network: {version: 2, ethernets: {lab: {match: {name: "e*"}, dhcp4: true, optional: true}}}
+files:
+  - {path: "/srv/it's here/notes.txt", content: "TOP-SECRET {{ }}\n", owner: student, mode: 640}
+run:
+  - |
+    echo "swap: $(swapon --show=NAME,SIZE --bytes --noheadings)"
+    stat -c '%n %U:%G %a' "/srv/it's here/notes.txt"
+    getent passwd student | cut -d: -f5
+  - exec > /srv/other.txt; echo "$0 $- in $PWD"
+"""
+
+
+def test_a_class_under_uefi_with_lvm_and_a_talking_kernel(plain_iso: Path, tmp_path: Path) -> None:
     """Another firmware, another layout, another console, another user and password: about five minutes."""
+    password = "correct horse: {}\"'"
     secret = tmp_path / "password"
-    secret.write_text("correct horse: {}\"'\n")
-    arguments = ("--firmware", "uefi", "--storage", "lvm", "--disk", "8G", "--user", "student", "--hostname", "lab-vm")
+    secret.write_text(f"{password}\n")
+    (tmp_path / "it.yaml").write_text(CLASS.replace("CLASSES", str(CLASSES)))
     with mirror.serving(published(plain_iso)) as server:
         del server.files["/24.04/SHA256SUMS.gpg"]
         result = prebake(
-            "image", "--mirror", server.url, "--insecure-skip-signature", "--offline", "--name", "uefi",
-            "-o", tmp_path / "output", *arguments, "--password-file", secret,
+            "image", tmp_path / "it.yaml", "--mirror", server.url, "--insecure-skip-signature", "--offline",
+            "-o", tmp_path / "output", "--password-file", secret,
             env={"XDG_CACHE_HOME": str(tmp_path / "cache")},
         )  # fmt: skip
     assert result.code == 0, result.err
@@ -445,4 +423,12 @@ def test_uefi_lvm_and_a_talking_kernel(plain_iso: Path, tmp_path: Path) -> None:
     console = (image.parent / "logs/console.log").read_bytes()
     assert b"Linux version" in console
     assert b"configuring lvm_volgroup" in console
+    first = (image.parent / "logs/first-boot.log").read_bytes()
+    assert b"swap: /swap.img 268435456" in first
+    assert b"/srv/it's here/notes.txt student:student 640" in first
+    assert b"Ann O'Hara" in first
+    for path in image.parent.rglob("*"):
+        if path.is_file() and path != image:
+            data = path.read_bytes()
+            assert not any(word in data for word in (password.encode(), b"$6$", b"TOP-SECRET")), path
     shutil.rmtree(image.parent)

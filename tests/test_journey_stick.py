@@ -19,7 +19,7 @@ from builder.media.remaster import plan, write_iso
 from builder.rehearsal.build import rehearsal_iso
 from builder.store import cache_folder
 from builder.vm import firmware
-from tests.test_journey import MISSING
+from tests.journey import MISSING
 
 if TYPE_CHECKING:
     from pathlib import Path
