@@ -1,5 +1,5 @@
 # The doors for people. Each sets up what it needs: system packages where it may, and the virtual environment.
-#   make image ISO=/path/to.iso    make image (fetches the newest point release)    make rehearsal
+#   make image CLASS=classes/docker.yaml    make image ISO=/path/to.iso    make image    make rehearsal
 # ARGS adds options, such as ARGS="--accel tcg --console".
 
 PYTHON ?= python3
@@ -7,16 +7,17 @@ VENV := .venv
 PREBAKE := $(VENV)/bin/prebake
 READY := $(VENV)/ready
 ISO ?=
-RELEASE ?= 24.04
+RELEASE ?=
+CLASS ?=
 ARGS ?=
-SOURCE = $(if $(ISO),--iso '$(ISO)',--release '$(RELEASE)')
+SOURCE = $(if $(CLASS),'$(CLASS)') $(if $(ISO),--iso '$(ISO)') $(if $(RELEASE),--release '$(RELEASE)')
 
 .PHONY: help image iso rehearsal test test-fast lint bench fuzz doctor clean wheel host host-rehearsal host-test
 
 help:
-	@echo "make image [ISO=FILE]   an image from Ubuntu's live-server ISO, in output/"
-	@echo "make iso   [ISO=FILE]   the ISO with the answers inside, for a stick or bare metal"
-	@echo "make rehearsal          the same journey from a medium made on the spot from Debian's packages"
+	@echo "make image [CLASS=FILE] [ISO=FILE]   an image from Ubuntu's live-server ISO, in output/"
+	@echo "make iso   [CLASS=FILE] [ISO=FILE]   the ISO with the answers inside, for a stick or bare metal"
+	@echo "make rehearsal [CLASS=FILE]          the same journey from a medium made on the spot"
 	@echo "make test, test-fast    all tests; those that boot nothing"
 	@echo "make lint, bench, fuzz, doctor, wheel, clean"
 
@@ -44,7 +45,7 @@ iso: host
 
 rehearsal: host-rehearsal
 	@$(MAKE) --no-print-directory $(READY) >&2
-	@$(PREBAKE) image --medium rehearsal --offline --force $(ARGS)
+	@$(PREBAKE) image $(if $(CLASS),'$(CLASS)') --medium rehearsal --offline --force $(ARGS)
 
 doctor: $(READY)
 	@$(PREBAKE) doctor $(ARGS)

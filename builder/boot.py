@@ -11,6 +11,7 @@ from builder.autoinstall.password import hash_password
 from builder.autoinstall.problems import Problem, advice, refuse
 from builder.autoinstall.sections import installer_of
 from builder.errors import AnswersError
+from builder.events import Note
 from builder.media.menus import edited_menus
 from builder.media.remaster import Patch, plan
 from builder.media.rivals import silenced
@@ -56,6 +57,25 @@ def check_release(spec: Spec, release: str | None) -> None:
         words = f"The installer of {release} ignores `source` and installs the normal server."
         problems.append(Problem(("source",), words, "Leave `source` out, or use 22.04.2 or newer."))
     refuse(problems, "The machine")
+
+
+def check_asked(medium: Medium, release: str | None, arch: str | None, report: Reporter) -> None:
+    """Compare a medium with the release and the architecture that were asked for, if they were.
+
+    Another release earns a warning: the answers are made for the one on the medium. Raises AnswersError for another
+    architecture.
+    """
+    if arch and medium.arch and arch != medium.arch:
+        raise AnswersError(
+            f"The class is for {arch}, and `{medium.path.name}` is for {medium.arch}.",
+            hint="Give the ISO of the other architecture, or change `arch`.",
+        )
+    numbers = release if release and release[0].isdigit() else None
+    if numbers and medium.version and numbers not in {medium.version, medium.series}:
+        words = (
+            f"`{medium.path.name}` holds {medium.version}, not {numbers}, which was asked for. {medium.version} it is."
+        )
+        report(Note(words, "warning"))
 
 
 def check_layout(spec: Spec, medium: Medium, own: OwnAnswers | None = None) -> None:

@@ -101,6 +101,8 @@ def image(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
             iso=medium.path,
             origin=medium.origin,
             output=given["output"],
+            release=wanted.asked("release"),
+            arch=wanted.asked("arch"),
             own=wanted.own,
             folders=wanted.folders,
             accel=given["accel"],

@@ -84,6 +84,10 @@ class Wanted:
     own: OwnAnswers | None = None
     folders: tuple[Path, ...] = ()
 
+    def asked(self, key: str) -> str | None:
+        """Return what the class or an option says of the key "release" or "arch", None if neither does."""
+        return str(getattr(self.model, key)) if key in self.model.model_fields_set else None
+
     def called(self, name: str) -> Spec:
         """Return the machine, called ``name`` unless the class or an option has named it."""
         return self.spec if self.named else replace(self.spec, name=name)

@@ -91,7 +91,7 @@ def publish(job: Job, medium: Medium, image: Path, details: dict[str, Any]) -> N
 def keep_evidence(job: Job, work: Path, answers: Answers | None, story: Story, error: PrebakeError) -> None:
     """Put what tells why the build failed into ``NAME.failed``, and say so in the error."""
     logs = work / "result/logs"
-    secrets = (answers.password_hash,) if answers else ()
+    secrets = answers.secrets if answers else ()
     evidence.unpack_guest_logs(work / "guest-logs.tgz", logs / "guest", secrets)
     if answers is not None:
         (logs / "user-data").write_text(answers.masked())

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from builder import command
 from builder.autoinstall.check import check
-from builder.boot import answers_for, boot_medium, check_layout, installer, plain_machine, remastered
+from builder.boot import answers_for, boot_medium, check_asked, check_layout, installer, plain_machine, remastered
 from builder.errors import InstallError, MachineError, StalledError, VerificationError
 from builder.events import Note
 from builder.image import stages
@@ -49,6 +49,7 @@ def build_image(job: Job, report: Reporter) -> Path:
     check_place(job.target, force=job.force)
     with story.stage("medium", "Reading the medium"):
         medium = inspect(job.iso)
+        check_asked(medium, job.release, job.arch, report)
         check_layout(job.spec, medium, job.own)
         check_free(existing_parent(job.output), 3 * medium.size + (1 << 30), "The build")
         probe = accel.choose(job.accel, medium.arch or "amd64", report)
@@ -83,7 +84,7 @@ def build_image(job: Job, report: Reporter) -> Path:
                 stages.refuse_bad(done)
             with story.stage("publish", "Writing manifest and checksums"):
                 details = describe(job, medium, probe.name, info, seen=(seen, again), story=story)
-                mask_logs(logs, (answers.password_hash,), job.spec.user.password)
+                mask_logs(logs, answers.secrets, job.spec.user.password)
                 publish(job, medium, image, details)
                 deliver(work / "result", job.target, force=job.force)
         except TELLING as error:

@@ -24,13 +24,16 @@ if TYPE_CHECKING:
 class Job:
     """One image to make: what, from which ISO, where to, and how.
 
-    ``own`` are an instructor's own answers, ``folders`` hold templates that go before ours.
+    ``release`` and ``arch`` are what was asked for, if it was; ``own`` are an instructor's own answers; ``folders``
+    hold templates that go before ours.
     """
 
     spec: Spec
     iso: Path
     output: Path
     origin: Origin = field(default_factory=Origin)
+    release: str | None = None
+    arch: str | None = None
     own: OwnAnswers | None = None
     folders: tuple[Path, ...] = ()
     accel: str = "auto"

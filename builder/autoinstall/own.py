@@ -56,6 +56,14 @@ def load(path: FilePath, installer: Version | None = None, sources: Collection[s
     if identity is None:
         problem = Problem((), "`identity` is missing: prebake logs in as that user to finish and prove the image.")
         refuse([replace(problem, place=read(path).place(()))], f"`{path}`")
+        raise AssertionError(problem)
+    groups = identity.get("groups", ["sudo"])
+    groups = groups.get("override", ["sudo"]) if isinstance(groups, dict) else groups
+    if "sudo" not in groups:
+        problem = Problem(
+            ("identity", "groups"), "`sudo` is missing: prebake becomes root to finish and prove the image."
+        )
+        refuse([problem], f"`{path}`")
     return own
 
 
@@ -75,8 +83,12 @@ def spec_for(own: OwnAnswers, spec: Spec, password: str | None, *, login: bool =
         storage="lvm" if layout.get("name") == "lvm" else "direct",
         whole_disk=layout.get("name") == "direct" or layout.get("sizing-policy") == "all",
         ssh_server=(own.answers.get("ssh") or {}).get("install-server") is True,
-        netplan=own.answers.get("network"),
+        netplan=_netplan(own.answers.get("network")),
     )
+
+
+def _netplan(network: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    return None if network is None else network.get("network", network)
 
 
 def check_password(hashed: str, password: str | None, where: str, path: Path = ()) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import jinja2
 import yaml
@@ -19,7 +20,7 @@ from builder.errors import AnswersError
 from builder.resources import templates
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from builder.autoinstall.sections import Version
@@ -39,6 +40,8 @@ EVIDENCE = (
 )
 SECRET = frozenset({"password", "pass", "passwd", "hashed_passwd", "plain_text_passwd", "token", "key"})
 """Keys in autoinstall and cloud-config whose texts are nobody else's business."""
+SHORTEST_SECRET = 4
+"""What is shorter is not looked for in logs: it would be found everywhere."""
 POWER_OFF = "sync; poweroff -f"
 SOURCES = {"server": "ubuntu-server", "minimal": "ubuntu-server-minimal"}
 """The ids in casper/install-sources.yaml of Ubuntu's live-server media."""
@@ -66,6 +69,12 @@ class Answers:
             f"{SEED}/user-data": self.user_data.encode(),
             f"{SEED}/meta-data": self.meta_data.encode(),
         }
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must not be shown: the hash, and what else the answers hold below keys that say so."""
+        found = [self.password_hash, *_secrets(yaml.safe_load(self.user_data))]
+        return tuple(dict.fromkeys(one for one in found if len(one) >= SHORTEST_SECRET))
 
     def masked(self) -> str:
         """Return the user-data with asterisks for the password's hash and for what else is secret in them."""
@@ -222,6 +231,20 @@ def _masked(value: object, hashed: str, key: object = "") -> object:
     if key == "proxy":
         return without_credentials(value)
     return value.replace(hashed, MASK) if hashed else value
+
+
+def _secrets(value: object, key: object = "") -> Iterator[str]:
+    """Yield the secrets in answers."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _secrets(inner, name)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _secrets(inner)
+    elif isinstance(value, str) and key in SECRET:
+        yield value
+    elif isinstance(value, str) and key == "proxy":
+        yield urlsplit(value).password or ""
 
 
 def _dump(value: object) -> str:
