@@ -9,13 +9,15 @@ import pytest
 
 from builder.autoinstall import own
 from builder.autoinstall.password import hash_password
-from builder.boot import check_asked, check_layout, installer
+from builder.autoinstall.render import finish
+from builder.boot import check_asked, check_layout, installer, remastered
 from builder.errors import AnswersError
-from builder.events import Note
-from builder.media.image import Medium, inspect
-from builder.spec import GIB, Spec
+from builder.events import Note, silent
+from builder.media.image import Medium, inspect, read_file
+from builder.spec import GIB, Spec, User
 from builder.vm.qemu import MachineSpec, Nic
-from tests.isofixture import AMD64, medium
+from tests.isofixture import AMD64, medium, workshop
+from tests.mutants import applied
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,3 +109,18 @@ def test_the_installer_is_let_out_only_if_it_may(tmp_path: Path, wanted: dict[st
     machine = MachineSpec(name="x", arch="amd64", accel="tcg", cpus=1, memory_mib=512, nic=Nic())
     made = installer(machine, replace(PLAIN, **wanted), tmp_path / "a", tmp_path / "b", tmp_path / "c")
     assert made.nic == Nic(restrict=restricted)
+
+
+def test_nothing_of_a_machine_gets_into_grub(found: Medium) -> None:
+    source = found.path.read_bytes()
+    menus = []
+    for spec in (PLAIN, replace(PLAIN, hostname='a" ; reboot\n}', user=User("x; y", "$(z)", "`p`"), locale="'")):
+        answers = finish(
+            {"hostname": spec.hostname, "user": spec.user.name}, password_hash="", tty="ttyS0", watched=True
+        )
+        result = applied(source, remastered(found, answers, silent, timeout=0))
+        copy = workshop() / "grub-injection.iso"
+        copy.write_bytes(result)
+        menus.append([read_file(copy, name) for name in found.menus])
+    assert menus[0] == menus[1]
+    assert b"autoinstall" in menus[0][0]
