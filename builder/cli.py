@@ -28,7 +28,7 @@ from builder.cli_class import (
 )
 from builder.cli_media import MEDIUM, medium_of
 from builder.errors import HostError, UsageError, VerificationError
-from builder.events import silent
+from builder.events import Note, silent
 from builder.image.facts import Check
 from builder.install.explain import explain as explain_console
 from builder.media.image import inspect
@@ -91,11 +91,12 @@ def image(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
     given |= {"release": wanted.model.release, "arch": wanted.model.arch}
     if given["iso"] is None:
         accel.choose(given["accel"], given["arch"], silent)
-    spec = settled(wanted.spec, wanted.model.arch, ui) if given["iso"] is None else wanted.spec
+    needs = wanted.own.needs if wanted.own else ""
+    spec = settled(wanted.spec, wanted.model.arch, ui, needs=needs) if given["iso"] is None else wanted.spec
     with medium_of(given, ui) as medium:
         spec = replace(spec, name=early or name_of(medium.path))
         if given["iso"] is not None:  # a wrong path is told before a network that does not answer
-            spec = settled(spec, wanted.model.arch, ui)
+            spec = settled(spec, wanted.model.arch, ui, needs=needs)
         job = Job(
             spec=spec,
             iso=medium.path,
@@ -125,6 +126,9 @@ def image(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
 def iso(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
     """Write the ISO with the answers inside, for a stick, a disc or bare metal; print its path."""
     wanted = wanted_of(given, ui, login=False)
+    if wanted.spec.network == "offline" or wanted.spec.updates == "none":
+        words = "A machine that starts from this ISO uses the network it finds, for updates too: nobody keeps it in."
+        ui(Note(words, "warning"))
     given |= {"release": wanted.model.release, "arch": wanted.model.arch}
     if given["output"] is not None and not given["diff"]:
         check_place(given["output"], force=given["force"])

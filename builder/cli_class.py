@@ -14,13 +14,15 @@ import click
 from builder import boot
 from builder.autoinstall import classfile, own
 from builder.autoinstall.check import check
-from builder.autoinstall.lint import unique
+from builder.autoinstall.lint import ruled, unique
 from builder.autoinstall.model import ClassFile
 from builder.autoinstall.password import hash_password
-from builder.autoinstall.problems import Problem
+from builder.autoinstall.problems import Problem, refuse
 from builder.autoinstall.render import render as render_answers
 from builder.autoinstall.sections import requested
-from builder.errors import AnswersError, UsageError
+from builder.autoinstall.values import password as checked_password
+from builder.autoinstall.values import release
+from builder.errors import AnswersError, PrebakeError, UsageError
 from builder.events import Note
 from builder.size import parse_size
 from builder.spec import GIB, Spec
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 PASSWORD = "PREBAKE_PASSWORD"  # noqa: S105 - the name of a variable
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
+TEMPLATES = click.Path(path_type=Path, file_okay=False, exists=True)
 KEYS = ("hostname", "disk", "storage", "firmware", "locale", "keyboard", "timezone", "swap", "updates", "source",
         "proxy", "release", "arch")  # fmt: skip
 """Options that are called like a key of the class file."""
@@ -69,7 +72,7 @@ MACHINE = options(
         help="Fetch nothing while installing; or: end at once if the archive is not reachable.  "
         "[default: use it if it is]",
     ),
-    click.option("--templates", type=FOLDER, help="A folder whose user-data.j2 or meta-data.j2 goes before ours."),
+    click.option("--templates", type=TEMPLATES, help="A folder whose user-data.j2 or meta-data.j2 goes before ours."),
 )
 
 
@@ -107,6 +110,8 @@ def wanted_of(given: dict[str, Any], ui: Ui, *, name: str = "image", login: bool
     found = classfile.load(path, overrides) if path is not None else None
     model = found.model if found else classfile.plain(overrides)
     password = password_of(given)
+    if password is not None:
+        refuse(list(ruled(checked_password, password, ("password",))), "The password")
     if login and model.user.password_hash and given.get("user_data") is None:
         place = found.located(Problem(("user", "password-hash"), "")).place if found else None
         where = str(place or "The class")
@@ -116,16 +121,18 @@ def wanted_of(given: dict[str, Any], ui: Ui, *, name: str = "image", login: bool
     spec = classfile.spec_of(model, called or name, password=password, **sizes)
     answers = None
     if given.get("user_data") is not None:
-        answers = own.load(given["user_data"], requested(model.release))
+        answers = own.load(given["user_data"], None if given.get("iso") else requested(model.release))
         spec = own.spec_for(answers, spec, password, login=login)
         for warning in answers.warnings:
             ui(Note(str(warning), "warning"))
     folders = (given["templates"],) if given.get("templates") else ()
     wanted = Wanted(model, spec, called is not None, found, answers, folders)
     try:
-        check(spec, login=login)
-        boot.check_release(spec, model.release if model.release.count(".") > 1 else None)
-        answers_of(wanted)
+        warnings = check(spec, login=login)
+        if not given.get("iso"):  # otherwise the medium tells
+            boot.check_release(spec, model.release if model.release.count(".") > 1 else None)
+        for warning in (*warnings, *answers_of(wanted, seen=not given.get("iso")).warnings):
+            ui(Note(str(found.located(warning) if found else warning), "warning"))
     except AnswersError as error:
         located_check(error, found)
         raise
@@ -196,14 +203,14 @@ def render_command(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click p
     ui.result((answers.user_data if given["show_hash"] else answers.masked()).rstrip("\n"))
 
 
-def answers_of(wanted: Wanted) -> Answers:
-    """Return the answers for the release that is asked for, whose medium nobody has seen yet."""
+def answers_of(wanted: Wanted, *, seen: bool = True) -> Answers:
+    """Return the answers for the release that is asked for, or, if it is not to be ``seen``, for the newest."""
     tty = boot.SERIAL[wanted.model.arch]
     if wanted.own is not None:
         return own.answers_of(wanted.own, tty=tty, watched=True)
     spec = wanted.spec
     hashed = spec.user.password_hash or hash_password(spec.user.password)
-    installer = requested(wanted.model.release)
+    installer = requested(wanted.model.release) if seen else None
     return render_answers(spec, password_hash=hashed, tty=tty, installer=installer, folders=wanted.folders)
 
 
@@ -215,6 +222,8 @@ def answers_of(wanted: Wanted) -> Answers:
 @talking
 def validate_command(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
     """Check class files, folders of them and autoinstall files, and what they render to; exit 3 if any is bad."""
+    if given["release"]:
+        refuse(list(ruled(release, given["release"], ("--release",))), "The command line")
     if not given["paths"] and not given["answers"]:
         raise UsageError("Nothing to check is named.", hint="Name class files, a folder of them, or --user-data FILE.")
     rows = [_checked_class(path, ui) for path in _classes_in(given["paths"])]
@@ -251,8 +260,8 @@ def _checked_class(path: Path, ui: Ui) -> dict[str, Any]:
     model = None
     try:
         model = wanted_of({"class_file": path}, ui, login=False).model
-    except AnswersError as error:
-        problems = [one for one in error.problems if isinstance(one, Problem)]
+    except PrebakeError as error:
+        problems = [one for one in getattr(error, "problems", ()) if isinstance(one, Problem)]
         row = _row(path, problems, error.message)
     else:
         row = _row(path, [])

@@ -21,8 +21,8 @@ SECONDS = 10.0
 SERVER_ERROR = 500
 
 
-def settled(spec: Spec, arch: str, report: Reporter) -> Spec:
-    """Return the machine with its network decided.
+def settled(spec: Spec, arch: str, report: Reporter, *, needs: str = "") -> Spec:
+    """Return the machine with its network decided; ``needs`` says what of it is fetched beside its content.
 
     "offline" stays; for "nat" the archive must be reachable; "auto" uses it if it is, and with a warning goes without
     it otherwise, unless the class cannot. Raises HostError if what must be reachable is not.
@@ -35,7 +35,7 @@ def settled(spec: Spec, arch: str, report: Reporter) -> Spec:
         return spec
     archive = without_credentials(archive)
     through = f" through the proxy {without_credentials(spec.proxy)}" if spec.proxy else ""
-    needs = "packages" if spec.content.packages else "snaps" if spec.content.snaps else ""
+    needs = needs or ("packages" if spec.content.packages else "snaps" if spec.content.snaps else "")
     if spec.network == "nat" or needs or spec.updates == "all":
         asked = f"the class's {needs} come" if needs else "updates come" if spec.updates == "all" else "packages come"
         raise HostError(

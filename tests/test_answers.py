@@ -202,7 +202,8 @@ def test_the_sections_are_those_of_every_installer() -> None:
         ("26.04.2", (26, 4, 2)),
         ("22.04", (24, 8, 1)),
         ("24.04", (24, 4, 99)),
-        ("noble", None),
+        ("noble", (24, 4, 99)),
+        ("jammy", (24, 8, 1)),
         ("lts", None),
     ],
 )

@@ -160,10 +160,32 @@ CASES: dict[str, tuple[str, str, str]] = {
         "9:7: `late-commands[0]` is a mapping of keys; expected a command",
     ),
     "timezone": (more("timezone: Europe/Berne"), "", "8:13: `Europe/Berne` is no time zone. Did you mean"),
-    "locale": (
-        more("locale: en_US"),
+    "locale": (more("locale: en_UK.UTF-8"), "", "8:11: `en_UK.UTF-8` is no locale that Ubuntu has in UTF-8."),
+    "storage of nothing": (more("storage: {swap: {size: 0}}"), "", "`storage` has neither `layout` nor `config`"),
+    "negative swap": (
+        more("storage: {layout: {name: direct}, swap: {size: -5}}"),
         "",
-        "8:11: `en_US` is no locale that Ubuntu has in UTF-8. Did you mean `en_US.UTF-8`?",
+        "`-5` is no size.",
+    ),
+    "a list of matches": (
+        more("storage: {layout: {name: direct, match: [{serial: x}, {size: largest}]}}"),
+        "22.04.3",
+        "This release's installer takes one `match`, not a list of them.",
+    ),
+    "an encrypted disk": (
+        more("storage: {layout: {name: lvm, sizing-policy: all, password: hunter2}}"),
+        "",
+        "An encrypted disk asks for its password at every boot",
+    ),
+    "an id that is a list": (
+        more("storage: {config: [{id: [a], type: disk}]}"),
+        "",
+        "`storage.config[0].id` is a list;",
+    ),
+    "cloud-init purged too early": (
+        more("late-commands: [curtin in-target -- apt-get purge -y cloud-init]"),
+        "24.04.2",
+        "here it is switched off before.",
     ),
     "keyboard": (more("keyboard: {layout: swiss}"), "", "8:22: `swiss` is no keyboard layout."),
     "keyboard without layout": (more("keyboard: {variant: intl}"), "", "`keyboard` has no `layout`."),
@@ -211,6 +233,17 @@ CASES: dict[str, tuple[str, str, str]] = {
     "wrong indentation": (more("packages:\n- git", 3), "", "This is no YAML:"),
 }
 SURPRISES: dict[str, tuple[str, str, str]] = {
+    "a locale in another character set": (more("locale: en_US"), "", "Did you mean `en_US.UTF-8`?"),
+    "a name that later installers refuse": (
+        GOOD.replace("student", "john.doe"),
+        "24.04",
+        "`john.doe` is no user name.",
+    ),
+    "nobody's password": (
+        GOOD.replace("{hash}", "'!'"),
+        "",
+        "Nobody can log in with a password, nor can prebake",
+    ),
     "no first line": (GOOD.removeprefix("#cloud-config\n"), "", "The first line is not `#cloud-config`"),
     "half the disk": (
         more("storage: {layout: {name: lvm}}"),

@@ -24,7 +24,7 @@ from builder.autoinstall.content import sections_for
 from builder.autoinstall.located import parse
 from builder.autoinstall.model import ClassFile, verified
 from builder.autoinstall.password import hash_password
-from builder.autoinstall.render import MASK
+from builder.autoinstall.render import MASK, render
 from builder.cli import cli
 from builder.cli_class import schema
 from builder.errors import AnswersError
@@ -261,14 +261,19 @@ def test_the_password_can_be_asked_for(tmp_path: Path) -> None:
 
 
 def test_secrets_are_masked_in_what_is_shown(tmp_path: Path) -> None:
-    layout = "{name: lvm, sizing-policy: all, password: hunter2}"
-    text = f"autoinstall: {{ubuntu-pro: {{token: C1hunter2}}, storage: {{layout: {layout}}}}}\n"
-    text += "proxy: http://me:hunter2@proxy.example:3128\n"
+    cloud = "{chpasswd: {list: 'ann:hunter2'}, users: [{name: ann, plain_text_passwd: hunter2}], password: 4711}"
+    text = f"autoinstall: {{ubuntu-pro: {{token: C1hunter2}}, user-data: {cloud}}}\n"
+    text += "proxy: http://me:hunter2@proxy.example:3128\nmirror: http://me:hunter2@mirror.example/ubuntu\n"
     result = prebake("render", classes(tmp_path, it=text))
     assert result.code == 0, result.err
     assert "hunter2" not in result.out
-    assert result.out.count(MASK) == 3
+    assert "4711" not in result.out
+    assert result.out.count(MASK) == 5
     assert "http://proxy.example:3128" in result.out
+    assert "http://mirror.example/ubuntu" in result.out
+    found = load(tmp_path / "it.yaml")
+    answers = render(spec_of(found.model, "it"), password_hash=HASH)
+    assert {"C1hunter2", "hunter2", "4711", HASH} <= set(answers.secrets)
 
 
 def test_an_iso_for_a_machine_that_nobody_finishes_has_the_content_in_its_answers(tmp_path: Path) -> None:
@@ -289,7 +294,7 @@ def test_an_iso_for_a_machine_that_nobody_finishes_has_the_content_in_its_answer
                     "defer": True,
                 }
             ],
-            "runcmd": [["sh", "-c", "echo one"]],
+            "runcmd": [["bash", "-ec", "echo one"]],
         },
     }
 
@@ -349,3 +354,65 @@ def test_what_is_known_includes_what_this_host_knows() -> None:
     assert known.keyboards()["ch"] >= {"fr", "de_nodeadkeys"}
     assert {"Europe/Zurich", "UTC", "Etc/UTC"} <= known.zones()
     assert "localtime" not in known.zones()
+
+
+def test_what_looks_odd_and_is_right(tmp_path: Path) -> None:
+    text = """
+keyboard: {layout: "us,ru", variant: ","}
+packages: [dns-server^, openssh-server, "libc6:amd64", awk]
+files:
+  - {path: "/srv/a b", content: x, owner: "1000"}
+  - {path: "/srv/a b", content: y, mode: 600}
+run: ["printf '%s' \\"a b\\" $HOME `id` 'it''s' > /srv/\\"x y\\""]
+autoinstall: {late-commands: [rm -f /target/etc/cloud/cloud-init.disabled]}
+"""
+    found = spec(tmp_path, text)
+    assert found.ssh_server
+    check(found)
+    assert prebake("validate", tmp_path / "it.yaml").err == ""
+
+
+def test_a_hash_of_ones_own_goes_before_an_inherited_password(tmp_path: Path) -> None:
+    base = "user: {name: ann, password: first}\nkeyboard: ch\n"
+    path = classes(
+        tmp_path, it=f"extends: base.yaml\nuser: {{password-hash: '{HASH}'}}\nkeyboard: {{variant: fr}}\n", base=base
+    )
+    model = load(path).model
+    assert (model.user.name, model.user.password, model.user.password_hash) == ("ann", None, HASH)
+    assert (model.keyboard.layout, model.keyboard.variant) == ("ch", "fr")
+    path = classes(
+        tmp_path, it="extends: base.yaml\nkeyboard: {layout: de}\n", base="keyboard: {layout: ch, variant: fr}\n"
+    )
+    assert load(path).model.keyboard.variant == ""
+
+
+def test_an_empty_password_is_none(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.write_text("")
+    for result in (
+        prebake("render", env={"PREBAKE_PASSWORD": ""}),
+        prebake("render", "--password-file", empty),
+    ):
+        assert result.code == 3
+        assert "The password is empty" in result.err
+
+
+def test_surprises_of_a_class_are_told(tmp_path: Path) -> None:
+    text = "packages: [git]\nfiles: [{path: /a, content: x, owner: ubunut}]\n"
+    text += "autoinstall: {storage: {layout: {name: lvm}}}\n"
+    result = prebake("validate", classes(tmp_path, it=text))
+    assert result.code == 0
+    assert "it.yaml:2:39: Nobody called `ubunut` is on the machine, unless a package brings one." in result.err
+    assert "it.yaml:3:33: On a disk of more than 12 GiB the root volume gets only half of it." in result.err
+    assert load(tmp_path / "it.yaml").model.autoinstall != {}
+    assert not spec(tmp_path, text).whole_disk
+    assert "nobody keeps it in" in prebake("iso", classes(tmp_path, it="offline: true\n"), "--iso", "none.iso").err
+
+
+def test_a_folder_of_templates_has_to_be_there(tmp_path: Path) -> None:
+    assert prebake("render", "--templates", tmp_path / "none").code == 2
+    for text in ("{{ 1 / 0 }}", "{% for x in range(10 ** 9) %}{% endfor %}", "{{ hostname | scalar(1, 2) }}"):
+        (tmp_path / "user-data.j2").write_text(text)
+        result = prebake("render", "--templates", tmp_path)
+        assert result.code == 3
+        assert "The template user-data.j2 cannot be rendered" in result.err

@@ -109,7 +109,7 @@ def test_the_payload_is_whole_sectors_and_holds_the_scripts_and_more(tmp_path: P
         images.append((tmp_path / name).read_bytes())
     assert len(images[0]) % 512 == 0
     with tarfile.open(tmp_path / "one.tar") as archive:
-        scripts = ["command.sh", "facts.sh", "packages.sh", "place.sh", "seal.sh", "snap.sh"]
+        scripts = ["command.sh", "facts.sh", "installed.sh", "packages.sh", "place.sh", "seal.sh", "snap.sh"]
         assert archive.getnames() == [*scripts, "class/file-0", "class/command-0"]
         found = archive.extractfile("class/file-0")
         assert found is not None

@@ -94,6 +94,8 @@ def test_content_is_put_on_and_what_fails_is_named(built: tuple[Path, str, str],
         provision.provision(system, content, DEVICE, lambda event: said.append(str(event)))
         checks = {one.name: one.good for one in provision.proof(system, content)}
         assert checks == dict.fromkeys(["packages of the class", "file /srv/a b/notes.bin", "file /etc/motd"], True)
+        listed = f"{system.scripts}/{provision.PACKAGES}"
+        system.shell.must(["sh", "-c", f"cp {listed} /root/ && echo prebake-goodbye > {listed}"], seconds=60)
         gone = provision.proof(system, Content(packages=("prebake-goodbye",), files=(File("/none"),)))
         assert [one.good for one in gone] == [False, False]
         digest = hashlib.sha256(source.read_bytes()).hexdigest()
@@ -103,6 +105,7 @@ def test_content_is_put_on_and_what_fails_is_named(built: tuple[Path, str, str],
         assert len(said) == 5
         assert system.shell.run(f"ls {provision.PLACE}", seconds=60).code == 2
 
+        system.shell.must(["sh", "-c", f"echo nosuch > {listed}"], seconds=60)
         with pytest.raises(
             InstallError, match=r"step 1 of 1 failed with exit code 100: Installing packages: nosuch"
         ) as caught:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shlex
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -28,7 +30,7 @@ def test_steps_come_in_order() -> None:
         commands=("echo one", "cd /srv\nls\n"),
     )
     assert list(steps(content, "/run/s")) == [
-        Step("Installing packages: git tree", ("sh", "/run/s/packages.sh", "git", "tree")),
+        Step("Installing packages: git tree", ("sh", "/run/s/packages.sh", "/run/s/packages.txt")),
         Step("Installing the snap lxd", ("sh", "/run/s/snap.sh", "lxd")),
         Step("Installing the snap code", ("sh", "/run/s/snap.sh", "code", "--channel=latest/edge", "--classic")),
         Step("Placing /a b", ("sh", "/run/s/place.sh", f"{PLACE}/class/file-0", "/a b", "root", "", "0644")),
@@ -37,6 +39,7 @@ def test_steps_come_in_order() -> None:
         Step("Running cd /srv…", ("sh", "/run/s/command.sh", f"{PLACE}/class/command-1")),
     ]
     assert list(members(content)) == [
+        ("packages.txt", b"git\ntree\n"),
         ("class/file-0", b"x"),
         ("class/file-1", b""),
         ("class/command-0", b"echo one\n"),
@@ -47,16 +50,16 @@ def test_steps_come_in_order() -> None:
     assert not Content(commands=("true",)).fetches
 
 
-@given(path=NASTY, owner=NASTY, package=NASTY)
+@given(path=NASTY, owner=NASTY)
 @settings(max_examples=60, deadline=None)
-def test_no_value_breaks_out_of_its_word(path: str, owner: str, package: str) -> None:
-    content = Content(packages=(package,), files=(File(path, content="x", owner=owner),))
+def test_no_value_breaks_out_of_its_word(path: str, owner: str) -> None:
+    content = Content(files=(File(path, content="x", owner=owner),))
     with tempfile.TemporaryDirectory() as name:
-        for script in ("packages.sh", "place.sh"):
+        for script in ("place.sh",):
             Path(name, script).write_text("for word; do printf '%s\\0' \"$word\"; done\n")
         for step in steps(content, name):
             line = shlex.join(step.argv).encode("utf-8", "surrogateescape")
-            argv = ["sh", "-c", line]
+            argv: list[str | bytes] = ["sh", "-c", line]
             done = subprocess.run(argv, capture_output=True, check=True)
             assert done.stdout.decode().split("\0")[:-1] == list(step.argv[2:])
 
@@ -78,6 +81,36 @@ def test_a_command_is_a_script_of_bash_that_ends_at_the_first_failure(tmp_path: 
     argv = ["sh", str(GUEST / "command.sh"), str(script)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "/root\na b\n")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file away")
+def test_folders_in_a_home_belong_to_its_owner(tmp_path: Path) -> None:
+    name = pwd.getpwuid(1).pw_name
+    fake = tmp_path / "bin"
+    fake.mkdir()
+    home = tmp_path / "home of"
+    home.mkdir()
+    (fake / "getent").write_text(f"#!/bin/sh\necho '{name}:x:1:1::{home}:/bin/sh'\n")
+    (fake / "getent").chmod(0o755)
+    source = tmp_path / "source"
+    source.write_text("x")
+    target = home / ".config/my app/it"
+    argv = ["sh", str(GUEST / "place.sh"), str(source), str(target), name, "", "0600"]
+    subprocess.run(argv, check=True, env={"PATH": f"{fake}:{os.environ['PATH']}"})
+    owners = [path.stat().st_uid for path in (target, target.parent, target.parent.parent, home)]
+    assert owners == [1, 1, 1, 0]
+
+
+@pytest.mark.skipif(shutil.which("dpkg-query") is None, reason="needs dpkg")
+def test_what_is_installed_or_provided_is_there(tmp_path: Path) -> None:
+    asked = tmp_path / "packages.txt"
+    argv = ["sh", str(GUEST / "installed.sh"), str(asked)]
+    asked.write_text("dpkg\nbash=5.2\nawk\nlibc6:amd64\nsome-task^\n")
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+    asked.write_text("dpkg\nno-such-package\n")
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "no-such-package is not installed\n")
 
 
 def test_a_system_without_snapd_is_told(tmp_path: Path) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from builder.autoinstall import values
+from builder.autoinstall import known, values
 from builder.autoinstall.lint import ruled
 from builder.autoinstall.model import EXPORTS, verified
-from builder.autoinstall.problems import Problem, advice, refuse, shown
+from builder.autoinstall.problems import Problem, Severity, advice, refuse, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +21,8 @@ CHOICES = {
     "updates": ("none", "security", "all"),
     "source": ("server", "minimal"),
 }
+SWEPT = ("tmp", "var/tmp", "run", "dev", "proc", "sys", "etc/netplan", "var/log", "var/cache/apt")
+"""Where a file does not stay: what the seal clears (templates/guest/seal.sh), and what is no disk."""
 OWNED = (
     *("version", "identity", "shutdown", "interactive-sections", "locale", "keyboard", "timezone", "network"),
     *("proxy", "updates", "source", "packages", "snaps"),
@@ -28,14 +30,15 @@ OWNED = (
 """Sections of autoinstall that the class file has a key of its own for, or that are prebake's."""
 
 
-def check(spec: Spec, *, login: bool = True) -> None:
-    """Refuse a machine that cannot be.
+def check(spec: Spec, *, login: bool = True) -> list[Problem]:
+    """Refuse a machine that cannot be; return what will surprise.
 
     With ``login`` its password has to fit its hash. Raises AnswersError that names all that is wrong and what was
     expected.
     """
     found = [*problems_of(spec), *_together(spec)]
     refuse([*found, *(_login(spec.user) if login else ())], "The machine")
+    return [one for one in found if one.severity == "warning"]
 
 
 def problems_of(spec: Spec) -> Iterator[Problem]:
@@ -63,13 +66,32 @@ def problems_of(spec: Spec) -> Iterator[Problem]:
     for key, rule, value in rules:
         if value is not None:
             yield from ruled(rule, value, (key,))
-    for key, known in CHOICES.items():
+    for key, choices in CHOICES.items():
         value = getattr(spec, key)
-        if value not in known:
-            yield Problem((key,), f"{shown(value)} is no choice of `{key}`.", advice(value, known))
+        if value not in choices:
+            yield Problem((key,), f"{shown(value)} is no choice of `{key}`.", advice(value, choices))
     for one in spec.exports:
         if one not in EXPORTS:
             yield Problem(("exports",), f"{shown(one)} is no format to export.", advice(one, EXPORTS))
+
+
+def _files(spec: Spec) -> Iterator[Problem]:
+    """Yield files that would not be there in the end, or belong to nobody."""
+    users = known.RESERVED | {spec.user.name, "nobody"}
+    for number, file in enumerate(spec.content.files):
+        swept = next((one for one in SWEPT if f"{file.path}/".startswith(f"/{one}/")), None)
+        if "/.cache/" in file.path or file.path.endswith("/.bash_history"):
+            swept = file.path.rpartition("/")[2] if "/.cache/" not in file.path else ".cache"
+        if swept:
+            words = f"{shown(file.path)} would not be there in the end: prebake clears `{swept}` at the end."
+            yield Problem(("files", number, "path"), words, "Put it elsewhere, such as /opt or the user's home.")
+        for key, name in (("owner", file.owner), ("group", file.group)):
+            if name and name not in users and not name.isdigit():
+                brought = bool(spec.content.packages)
+                words = f"Nobody called {shown(name)} is on the machine{', unless a package brings one' * brought}."
+                hint = advice(name, [spec.user.name, "root", "www-data"])
+                severity: Severity = "warning" if brought else "error"
+                yield Problem(("files", number, key), words, hint, severity=severity)
 
 
 def _login(user: User) -> Iterator[Problem]:
@@ -86,6 +108,19 @@ def _together(spec: Spec) -> Iterator[Problem]:
         yield Problem((key,), f"`{key}` are fetched, but the machine is to be made offline.", "Leave one of them out.")
     if spec.updates == "all" and spec.network == "offline":
         yield Problem(("updates",), "Updates are fetched, but the machine is to be made offline.")
+    yield from _files(spec)
+    if spec.swap and spec.swap > spec.disk - values.SMALLEST_DISK:
+        swap, disk = f"{spec.swap / values.GIB:.1f} GiB", f"{spec.disk / values.GIB:.1f} GiB"
+        words = f"A swap file of {swap} leaves no room on a disk of {disk}."
+        yield Problem(("swap",), words, "Make the disk larger, or the swap file smaller.")
+    for key, section, own in (
+        ("mirror", "apt", spec.mirror),
+        ("swap", "storage", spec.swap),
+        ("storage", "storage", spec.storage != "direct"),
+    ):
+        if own and section in spec.autoinstall:
+            words = f"`autoinstall: {section}` would take the place of `{key}`."
+            yield Problem((key,), words, "Say it in one of the two.")
     for key in OWNED:
         if key in spec.autoinstall:
             hint = "Use the class file's own key." if key not in {"version", "shutdown"} else "Leave it out."

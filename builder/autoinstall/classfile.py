@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
@@ -14,7 +16,7 @@ from builder.autoinstall.problems import Path, Place, Problem, advice, dotted, n
 from builder.spec import Content, File, Snap, Spec, User
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from pydantic_core import ErrorDetails
 
@@ -25,6 +27,7 @@ TYPED = ("autoinstall", "network")
 DEEPEST = 8
 OPTIONS = {"user.name": "--user", "user.full-name": "--full-name", "keyboard.layout": "--keyboard"}
 """The command line's options for keys that stand within others."""
+SSH_SERVERS = frozenset({"openssh-server", "ssh", "task-ssh-server", "dropbear", "tinyssh"})
 LARGEST_FILE = 1 << 30
 """Bytes of one file for the target."""
 KINDS = {
@@ -114,9 +117,11 @@ def spec_of(model: ClassFile, name: str, *, password: str | None = None, memory:
     user = User(
         model.user.name,
         model.user.full_name,
-        password or model.user.password or User.password,
+        password if password is not None else model.user.password or User.password,
         model.user.password_hash or "",
     )
+    storage = _mapping(model.autoinstall.get("storage"))
+    layout = _mapping(storage.get("layout")) if storage else {"name": "direct"}
     return Spec(
         name=name,
         disk=model.disk,
@@ -140,9 +145,14 @@ def spec_of(model: ClassFile, name: str, *, password: str | None = None, memory:
         content=content,
         exports=tuple(model.exports),
         autoinstall=model.autoinstall,
-        whole_disk="config" not in _mapping(model.autoinstall.get("storage")),
-        ssh_server=_mapping(model.autoinstall.get("ssh")).get("install-server") is True,
+        whole_disk=layout.get("name") == "direct" or layout.get("sizing-policy") == "all",
+        ssh_server=_mapping(model.autoinstall.get("ssh")).get("install-server") is True or brings_ssh(model.packages),
     )
+
+
+def brings_ssh(packages: Iterable[str]) -> bool:
+    """Return whether packages bring a server of SSH."""
+    return any(re.split("[:=/]", one)[0] in SSH_SERVERS for one in packages)
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
@@ -160,7 +170,7 @@ def _check_stem(found: Class) -> None:
         refuse([problem], f"`{found.path}`")
 
 
-def _collect(path: FilePath, documents: list[Document], chain: tuple[FilePath, ...]) -> dict[str, Any]:
+def _collect(path: FilePath, documents: list[Document], chain: tuple[str, ...]) -> dict[str, Any]:
     """Read a class file and what it extends; return the merged values. Every file is checked by itself."""
     document = read(path)
     documents.append(document)
@@ -175,26 +185,35 @@ def _collect(path: FilePath, documents: list[Document], chain: tuple[FilePath, .
         if isinstance(values.get(key), dict):
             values[key] = document.data[key]
     values = {key: value for key, value in values.items() if value is not None}
-    problems = [document.located(one) for one in _validated(values)[1]]
+    problems = [document.located(one) for one in _validated(_alone(values))[1]]
     problems += [document.located(one) for one in _sources(values, path.parent)]
     refuse(problems, f"`{path}`")
     parent = values.pop("extends", None)
     if parent is None:
         return values
-    there = path.parent / str(parent)
-    here = (*chain, path.resolve())
-    trouble = ""
-    if there.resolve() in here:
+    there = FilePath(os.path.normpath(path.parent / str(parent)))
+    here = (*chain, os.path.realpath(path))
+    trouble = hint = ""
+    if "\0" in str(there) or not _is_file(there):
+        trouble = f"There is no class file {shown(parent)} beside this one."
+        hint = _beside(there)
+    elif os.path.realpath(there) in here:
         trouble = f"The classes extend each other in a circle: {shown(parent)} leads back here."
     elif len(here) > DEEPEST:
         trouble = f"More than {DEEPEST} classes extend each other."
-    elif not there.is_file():
-        trouble = f"There is no class file {shown(parent)} beside this one."
     if trouble:
-        refuse([document.located(Problem(("extends",), trouble))], f"`{path}`")
+        refuse([document.located(Problem(("extends",), trouble, hint))], f"`{path}`")
     base = _collect(there, documents, here)
     base.pop("name", None)
     return _merged(base, values)
+
+
+def _alone(values: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a file can be checked by itself: a keyboard's variant may belong to the layout it inherits."""
+    keyboard = values.get("keyboard")
+    if "extends" not in values or not isinstance(keyboard, dict) or "layout" in keyboard:
+        return values
+    return {**values, "keyboard": {key: value for key, value in keyboard.items() if key != "variant"}}
 
 
 def _sources(values: dict[str, Any], folder: FilePath) -> list[Problem]:
@@ -205,15 +224,34 @@ def _sources(values: dict[str, Any], folder: FilePath) -> list[Problem]:
             continue
         path = folder / one["source"]
         where: Path = ("files", number, "source")
-        if not path.is_file():
-            what = "is a folder, not a file" if path.is_dir() else "is not there"
-            beside = path.parent.is_dir() and not path.is_dir()
-            near = nearest(path.name, (each.name for each in path.parent.iterdir())) if beside else ""
-            problems.append(Problem(where, f"The file {shown(one['source'])} {what}.", near))
+        if not _is_file(path):
+            folder_ = os.path.isdir(path)  # noqa: PTH112 - takes any text
+            what = "is a folder, not a file" if folder_ else "is not there"
+            problems.append(
+                Problem(where, f"The file {shown(one['source'])} {what}.", "" if folder_ else _beside(path))
+            )
+        elif not os.access(path, os.R_OK):
+            problems.append(Problem(where, f"The file {shown(one['source'])} cannot be read.", "Look at its owner."))
         elif path.stat().st_size > LARGEST_FILE:
             problems.append(Problem(where, f"The file {shown(one['source'])} has more than {LARGEST_FILE >> 20} MiB."))
         one["source"] = str(path.absolute())
     return problems
+
+
+def _is_file(path: FilePath) -> bool:
+    """Say whether there is a file; no text is too long or too odd to ask."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _beside(path: FilePath) -> str:
+    """Return the nearest name of what is there instead of a file."""
+    try:
+        return nearest(path.name, (each.name for each in path.parent.iterdir()))
+    except (OSError, ValueError):
+        return ""
 
 
 def _merged(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
@@ -222,8 +260,15 @@ def _merged(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
         old = found.get(key)
         if key in ADDED and isinstance(old, list) and isinstance(value, list):
             found[key] = old + [one for one in value if one not in old or key == "run"]
+        elif isinstance(old, (dict, str)) and isinstance(value, dict) and key == "keyboard":
+            found[key] = {**({"layout": old} if isinstance(old, str) else old), **value}
+            if "layout" in value and "variant" not in value:
+                found[key].pop("variant", None)
         elif isinstance(old, dict) and isinstance(value, dict) and key != "network":
             found[key] = {**old, **value}
+            for one, other in (("password", "password-hash"), ("password-hash", "password")):
+                if key == "user" and one in value and other not in value:
+                    found[key].pop(other, None)  # one of the class's own goes before an inherited other
         else:
             found[key] = value
     return found

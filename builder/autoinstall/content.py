@@ -27,7 +27,7 @@ def sections_for(content: Content) -> dict[str, Any]:
     if content.files:
         later["write_files"] = [_written(one) for one in content.files]
     if content.commands:
-        later["runcmd"] = [["sh", "-c", one] for one in content.commands]
+        later["runcmd"] = [["bash", "-ec", one] for one in content.commands]
     if later:
         found["user-data"] = later
     return found

@@ -7,10 +7,11 @@ function is one group of traps and says where it is from.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from builder.autoinstall import values
-from builder.autoinstall.problems import Path, Problem, advice, dotted, expected, nearest, shown
+from builder.autoinstall import known, values
+from builder.autoinstall.problems import Path, Problem, Severity, advice, dotted, expected, nearest, shown
 from builder.autoinstall.sections import NEWEST, SECTIONS, SINCE, Version, version
 from builder.autoinstall.storage import storage_traps
 
@@ -22,7 +23,14 @@ REPORTERS = ("print", "log", "webhook", "journald")
 FATAL = frozenset({("identity", "groups")})
 """Keys that older installers refuse instead of ignoring them."""
 CARD = re.compile(r"(en[ospx]\w+|eth\d+|wl\w+)")
-DISABLES_CLOUD_INIT = re.compile(r"cloud-init\.disabled|(disable|mask)\S* (--now )?cloud-init")
+DISABLES_CLOUD_INIT = re.compile(
+    r"(\b(touch|tee|cp|install)\b|>)[^;&|]*cloud-init\.disabled|(disable|mask)\S* (--now )?cloud-init"
+    r"|(purge|remove|autoremove)\b.*\bcloud-init"
+)
+LOCKED = re.compile(r"[!*]+.*")
+"""Passwords that nobody has, in /etc/shadow."""
+CHECKS_NAMES = version("26.04")
+"""The first installer that refuses user names."""
 
 
 def lint(answers: Mapping[str, Any], installer: Version | None = None, sources: Collection[str] = ()) -> list[Problem]:
@@ -35,7 +43,8 @@ def lint(answers: Mapping[str, Any], installer: Version | None = None, sources: 
     found = [*_outline(answers), *_since(answers, used)]
     broken = {problem.path[0] for problem in found if problem.path}
     sound = {key: value for key, value in answers.items() if key not in broken}
-    for trap in (_identity, _words, _names, _reporting, _unattended, _apt, _kernel, _ssh, _network, _user_data):
+    found += _identity(sound, used)
+    for trap in (_words, _names, _reporting, _unattended, _apt, _kernel, _ssh, _network, _user_data):
         found += trap(sound)
     found += _source(sound, sources)
     found += storage_traps(sound.get("storage"), used)
@@ -118,22 +127,32 @@ def ruled(rule: Callable[[str], object], value: object, path: Path) -> Iterator[
         yield Problem(path, str(error))
 
 
-def _identity(answers: Mapping[str, Any]) -> Iterator[Problem]:
+def _identity(answers: Mapping[str, Any], installer: Version) -> Iterator[Problem]:
     """Look at what the validator takes: a plain-text password, and until 26.04 any user name."""
     identity = answers.get("identity", {})
     rules = (
-        ("username", values.username),
-        ("password", values.password_hash),
         ("hostname", values.hostname),
         ("realname", values.full_name),
     )
     for key, rule in rules:
         yield from ruled(rule, identity.get(key), ("identity", key))
+    name = identity.get("username")
+    severity: Severity = "error" if installer >= CHECKS_NAMES or name in known.RESERVED - {"admin"} else "warning"
+    for one in ruled(values.username, name, ("identity", "username")):
+        yield replace(one, severity=severity)
+    password = identity.get("password")
+    if isinstance(password, str) and LOCKED.fullmatch(password):
+        words = "Nobody can log in with a password, nor can prebake, which has to finish and prove an image."
+        yield Problem(("identity", "password"), words, severity="warning")
+    else:
+        yield from ruled(values.password_hash, password, ("identity", "password"))
 
 
 def _words(answers: Mapping[str, Any]) -> Iterator[Problem]:
     """Look for unknown locales, keyboards and zones: the validator passes them, and the install fails at a zone."""
-    yield from ruled(values.locale, answers.get("locale"), ("locale",))
+    for one in ruled(values.locale, answers.get("locale"), ("locale",)):
+        short = f"{answers['locale']}.UTF-8" in known.locales()  # the installer takes it, in another character set
+        yield replace(one, severity="warning") if short else one
     keyboard = answers.get("keyboard", {})
     layout = keyboard.get("layout")
     wrong = list(ruled(values.keyboard, layout, ("keyboard", "layout")))

@@ -7,6 +7,7 @@ cloud-init use: YAML 1.1, in which `no` is false and 22.10 is 22.1. So what was 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,11 @@ MOST_NODES = 20_000
 DEEPEST = 50
 MERGE = "tag:yaml.org,2002:merge"
 STRING = "tag:yaml.org,2002:str"
+QUOTED = frozenset("*&!@`%")
+"""What a plain value may not begin with."""
+QUOTES = "Put the value in quotes."
+NAMED = re.compile(r" '(?!<)[^']{2,}'")
+"""What PyYAML quotes of the file, but for its own names of tokens."""
 BOM = "\ufeff"
 
 
@@ -170,16 +176,17 @@ class _Reader:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark
             where = Place(self.document.name, mark.line + 1, mark.column + 1) if mark else Place(self.document.name)
-            raise _refusal(where, f"This is no YAML: {_words(error)}.", "") from error
-        except (ValueError, OverflowError) as error:
-            raise _refusal(self.place(node), f"A value cannot be read: {error}.", "") from error
+            raise _refusal(where, f"This is no YAML: {_words(error)}.", QUOTES) from error
+        except (ValueError, OverflowError, AttributeError, TypeError, RecursionError) as error:
+            raise _refusal(self.place(node), "A value does not fit the tag before it.", QUOTES) from error
 
 
 def _words(error: yaml.MarkedYAMLError) -> str:
     said = (error.problem or error.context or str(error)).strip()
     if said == "found character '\\t' that cannot start any token":
         return "there is a tab, where only blanks may indent"
-    return f"{error.context}, {said}" if error.context and error.problem else said
+    said = f"{error.context}, {said}" if error.context and error.problem else said
+    return NAMED.sub("", said)  # what is named may be a password that lacks its quotes
 
 
 def _remedy(text: str, mark: yaml.Mark | None) -> str:
@@ -190,6 +197,8 @@ def _remedy(text: str, mark: yaml.Mark | None) -> str:
         return "Use blanks instead of the tab."
     if "{{" in line or "{%" in line:
         return "Is a template's `{{ … }}` left over?"
+    if mark and line[mark.column : mark.column + 1] in QUOTED:
+        return QUOTES
     before = lines[mark.line - 1] if mark and 0 < mark.line <= len(lines) else ""
     if line.count(": ") > 1 or before.count(": ") > 1:
         return "Put a value that holds `: ` in quotes."

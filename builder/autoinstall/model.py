@@ -34,6 +34,12 @@ def _short(key: str) -> BeforeValidator:
     return BeforeValidator(lambda given: {key: given} if isinstance(given, str) else given)
 
 
+def _said(given: object) -> object:
+    if given is None:
+        values.password("")
+    return given
+
+
 def _network(given: object) -> object:
     if isinstance(given, dict):
         return values.netplan(given)
@@ -57,18 +63,20 @@ class UserModel(_Strict):
     full_name: Annotated[Text, AfterValidator(values.full_name)] = Field(
         "Ubuntu", alias="full-name", description="The person's name."
     )
-    password: Annotated[Text, AfterValidator(values.password)] | None = Field(
+    password: Annotated[Annotated[Text, AfterValidator(values.password), Loose] | None, BeforeValidator(_said)] = Field(
         None,
         repr=False,
         description="The password in plain text; `powercoders` if nothing else is given. It can also come from "
         "`--password-file`, `PREBAKE_PASSWORD` or `--ask-password`, which go first.",
     )
-    password_hash: Annotated[Text, AfterValidator(values.password_hash)] | None = Field(
-        None,
-        alias="password-hash",
-        repr=False,
-        description="The password as crypt(3) hashes it (`$6$…`, `$y$…`). prebake logs in to finish and prove the "
-        "image, so the password itself still has to come from a file, the environment or a prompt.",
+    password_hash: Annotated[Annotated[Text, AfterValidator(values.password_hash)] | None, BeforeValidator(_said)] = (
+        Field(
+            None,
+            alias="password-hash",
+            repr=False,
+            description="The password as crypt(3) hashes it (`$6$…`, `$y$…`). prebake logs in to finish and prove the "
+            "image, so the password itself still has to come from a file, the environment or a prompt.",
+        )
     )
 
     @model_validator(mode="after")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from builder.autoinstall.classfile import brings_ssh
 from builder.autoinstall.lint import lint, unique, unwrap
 from builder.autoinstall.located import read
 from builder.autoinstall.model import verified
@@ -28,6 +29,11 @@ class OwnAnswers:
     path: FilePath
     answers: Mapping[str, Any]
     problems: tuple[Problem, ...]
+
+    @property
+    def needs(self) -> str:
+        """What of the answers is fetched: "packages", "snaps", or nothing."""
+        return next((key for key in ("packages", "snaps") if self.answers.get(key)), "")
 
     @property
     def warnings(self) -> list[Problem]:
@@ -82,9 +88,18 @@ def spec_for(own: OwnAnswers, spec: Spec, password: str | None, *, login: bool =
         hostname=identity["hostname"],
         storage="lvm" if layout.get("name") == "lvm" else "direct",
         whole_disk=layout.get("name") == "direct" or layout.get("sizing-policy") == "all",
-        ssh_server=(own.answers.get("ssh") or {}).get("install-server") is True,
+        ssh_server=(own.answers.get("ssh") or {}).get("install-server") is True
+        or brings_ssh(own.answers.get("packages", ())),
+        proxy=own.answers.get("proxy") or "",
+        mirror=_mirror(own.answers.get("apt") or {}),
         netplan=_netplan(own.answers.get("network")),
     )
+
+
+def _mirror(apt: Mapping[str, Any]) -> str:
+    """Return the first mirror that answers name, or an empty text."""
+    rows = apt.get("mirror-selection", {}).get("primary", apt.get("primary", ()))
+    return next((str(row["uri"]) for row in rows if isinstance(row, dict) and "uri" in row), "")
 
 
 def _netplan(network: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
@@ -96,6 +111,9 @@ def check_password(hashed: str, password: str | None, where: str, path: Path = (
 
     Raises AnswersError if it does not.
     """
+    if not hashed.startswith("$"):
+        problem = Problem(path, f"{where} holds no password anybody could log in with, as prebake has to.")
+        refuse([problem], where)
     if password is not None and verified(password, hashed):
         return password
     if password is None and not hashed.startswith(("$y$", "$gy$", "$7$", "$2")) and verified(User.password, hashed):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 Path = tuple[str | int, ...]
 """Where a value is in a document: keys and positions in lists, from the top."""
+Severity = Literal["error", "warning"]
 NEAR = 0.6
 """How alike two words have to be (difflib's ratio) for one to be offered for the other."""
 MOST_SHOWN = 8
@@ -42,7 +43,7 @@ class Problem:
     path: Path
     message: str
     hint: str = ""
-    severity: Literal["error", "warning"] = "error"
+    severity: Severity = "error"
     place: Place | None = None
     key: bool = False
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import jinja2
 import yaml
@@ -15,7 +15,7 @@ from builder.autoinstall.content import sections_for
 from builder.autoinstall.lint import lint
 from builder.autoinstall.problems import refuse
 from builder.autoinstall.sections import version
-from builder.autoinstall.values import without_credentials
+from builder.autoinstall.values import credentials_in, without_credentials
 from builder.errors import AnswersError
 from builder.resources import templates
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from builder.autoinstall.problems import Problem
     from builder.autoinstall.sections import Version
     from builder.spec import Spec
 
@@ -38,7 +39,7 @@ EVIDENCE = (
     "tar -cz -C / --exclude='autoinstall-user-data*' var/log/installer var/crash "
     f"> /dev/virtio-ports/{EVIDENCE_PORT} || true"
 )
-SECRET = frozenset({"password", "pass", "passwd", "hashed_passwd", "plain_text_passwd", "token", "key"})
+SECRET = frozenset({"password", "pass", "passwd", "hashed_passwd", "plain_text_passwd", "token"})
 """Keys in autoinstall and cloud-config whose texts are nobody else's business."""
 SHORTEST_SECRET = 4
 """What is shorter is not looked for in logs: it would be found everywhere."""
@@ -54,7 +55,7 @@ KNOWS_FALLBACK = version("23.04")
 class Answers:
     """The two files, the token that proves the end of this very installation, and what must not be shown.
 
-    ``added`` says, a line each, what was put into an instructor's own answers.
+    ``added`` says, a line each, what was put into an instructor's own answers; ``warnings`` are what will surprise.
     """
 
     user_data: str = field(repr=False)
@@ -62,6 +63,7 @@ class Answers:
     token: str
     password_hash: str = field(repr=False)
     added: tuple[str, ...] = ()
+    warnings: tuple[Problem, ...] = ()
 
     def files(self) -> dict[str, bytes]:
         """Return the files to put on the medium, by their absolute path."""
@@ -112,8 +114,10 @@ def render(
     inner = prove(text, spec, password_hash)
     inner = merged(inner, {} if watched else sections_for(spec.content))
     inner = merged(inner, spec.autoinstall)
-    refuse(lint(inner, installer), "The rendered user-data")
-    return finish(inner, password_hash=password_hash, tty=tty, watched=watched, folders=folders)
+    problems = lint(inner, installer)
+    refuse(problems, "The rendered user-data")
+    made = finish(inner, password_hash=password_hash, tty=tty, watched=watched, folders=folders)
+    return replace(made, warnings=tuple(problems))
 
 
 def finish(
@@ -174,7 +178,9 @@ def merged(inner: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]
         if key in COMMANDS and isinstance(old, list) and isinstance(value, list):
             found[key] = [*value, *old]
         elif key == "user-data" and isinstance(old, dict) and isinstance(value, dict):
-            found[key] = {**old, **value}
+            both = {name for name in old.keys() & value.keys() if isinstance(old[name], list)}
+            joined = {name: [*old[name], *value[name]] for name in both if isinstance(value[name], list)}
+            found[key] = {**old, **value, **joined}
         else:
             found[key] = value
     return found
@@ -221,15 +227,15 @@ def _fallback(spec: Spec) -> str:
 def _masked(value: object, hashed: str, key: object = "") -> object:
     """Return a copy of answers that shows no secret."""
     if isinstance(value, dict):
-        return {name: _masked(inner, hashed, name) for name, inner in value.items()}
+        whole = key == "chpasswd"
+        return {name: _masked(inner, hashed, "password" if whole else name) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_masked(inner, hashed) for inner in value]
-    if not isinstance(value, str) or not value:
-        return value
-    if key in SECRET:
+        return [_masked(inner, hashed, key if key in SECRET else "") for inner in value]
+    if key in SECRET and isinstance(value, (str, int)) and not isinstance(value, bool) and value != "":
         return MASK
-    if key == "proxy":
-        return without_credentials(value)
+    if not isinstance(value, str):
+        return value
+    value = without_credentials(value)
     return value.replace(hashed, MASK) if hashed else value
 
 
@@ -237,14 +243,14 @@ def _secrets(value: object, key: object = "") -> Iterator[str]:
     """Yield the secrets in answers."""
     if isinstance(value, dict):
         for name, inner in value.items():
-            yield from _secrets(inner, name)
+            yield from _secrets(inner, "password" if key == "chpasswd" else name)
     elif isinstance(value, list):
         for inner in value:
-            yield from _secrets(inner)
-    elif isinstance(value, str) and key in SECRET:
-        yield value
-    elif isinstance(value, str) and key == "proxy":
-        yield urlsplit(value).password or ""
+            yield from _secrets(inner, key if key in SECRET else "")
+    elif key in SECRET and isinstance(value, (str, int)):
+        yield from re.split(r"[:\n]", str(value)) if ":" in str(value) else [str(value)]
+    elif isinstance(value, str):
+        yield from credentials_in(value)
 
 
 def _dump(value: object) -> str:
@@ -267,8 +273,23 @@ def _expand(name: str, values: Mapping[str, Any], folders: Sequence[Path]) -> st
     except jinja2.TemplateError as error:
         where = f", line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""
         raise AnswersError(f"The template {name}{where} cannot be rendered: {error}.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise AnswersError(f"The template {name} cannot be read: {error}.") from error
+    except Exception as error:  # a template is a program, and may fail in every way
+        raise AnswersError(f"The template {name} cannot be rendered: {str(error) or type(error).__name__}.") from error
+
+
+def _optional(told: Mapping[str, Any], spec: Spec) -> dict[str, tuple[Any, Any]]:
+    """Return what arrived and what was asked for, of what a machine need not have."""
+    return {
+        "keyboard variant": (told["keyboard"].get("variant", ""), spec.keyboard_variant),
+        "time zone": (told.get("timezone"), spec.timezone),
+        "swap": (told["storage"].get("swap", {}).get("size"), spec.swap),
+        "proxy": (told.get("proxy"), spec.proxy),
+        "mirror": (
+            [one["uri"] for one in told.get("apt", {}).get("primary", [])],
+            [spec.mirror] if spec.mirror else [],
+        ),
+        "network": (told.get("network"), spec.netplan),
+    }
 
 
 def prove(text: str, spec: Spec, password_hash: str) -> dict[str, Any]:
@@ -290,7 +311,9 @@ def prove(text: str, spec: Spec, password_hash: str) -> dict[str, Any]:
             "storage": (told["storage"]["layout"]["name"], spec.storage),
             "locale": (told["locale"], spec.locale),
             "keyboard": (told["keyboard"]["layout"], spec.keyboard),
+            "sizing-policy": (told["storage"]["layout"].get("sizing-policy") == "all", spec.storage == "lvm"),
         }
+        arrived |= {key: pair for key, pair in _optional(told, spec).items() if pair[1]}
     except (yaml.YAMLError, KeyError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise AnswersError(f"The rendered user-data cannot be read back: {reason}.") from None

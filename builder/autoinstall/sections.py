@@ -28,6 +28,17 @@ INSTALLERS: Mapping[str, str] = {
     "24.04.1": "24.08.1",
 }
 """The media whose installer is not named like the release. By the dates of its tags and of the media."""
+CODE_NAMES: Mapping[str, str] = {
+    "jammy": "22.04",
+    "kinetic": "22.10",
+    "lunar": "23.04",
+    "mantic": "23.10",
+    "noble": "24.04",
+    "oracular": "24.10",
+    "plucky": "25.04",
+    "questing": "25.10",
+}
+"""Series that are older than the newest one with long-term support; others count as the newest."""
 SERIES: Mapping[str, str] = {"22.04": "24.08.1"}
 """The installer on the last medium of a series that gets no more point releases."""
 LAST = 99
@@ -94,7 +105,7 @@ STORAGE = Keys(
             },
             ("name",),
         ),
-        "config": Items(Keys(required=("id", "type"), open=True)),
+        "config": Items(Keys({"id": Text(), "type": Text()}, ("id", "type"), open=True)),
         "swap": Keys({"size": Anything(), "filename": Text(), "maxsize": Anything(), "force": Flag()}),
         "grub": NAMED,
     }
@@ -122,10 +133,11 @@ SECTIONS: Mapping[str, Shape] = {
             "groups": Either((TEXTS, Keys({"override": TEXTS, "append": TEXTS})), "a list of groups"),
         },
         ("username", "hostname", "password"),
+        secret=True,
     ),
     "active-directory": Keys({"admin-name": Text(), "domain-name": Text()}),
-    "ubuntu-pro": Keys({"token": Text(secret=True)}),
-    "ubuntu-advantage": Keys({"token": Text(secret=True)}),
+    "ubuntu-pro": Keys({"token": Text(secret=True)}, secret=True),
+    "ubuntu-advantage": Keys({"token": Text(secret=True)}, secret=True),
     "ssh": Keys({"install-server": Flag(), "authorized-keys": TEXTS, "allow-pw": Flag()}),
     "codecs": Keys({"install": Flag()}),
     "drivers": Keys({"install": Flag()}),
@@ -174,6 +186,7 @@ def requested(release: str) -> Version | None:
 
     None, for the newest of all, if the words do not tell.
     """
+    release = CODE_NAMES.get(release, release)
     if release.count(".") > 1:
         return installer_of(release)
     if release in SERIES:

@@ -103,16 +103,21 @@ class Command:
 
 @dataclass(frozen=True)
 class Keys:
-    """A mapping with ``known`` keys, of which some are ``required``; an ``open`` one may have others too."""
+    """A mapping with ``known`` keys, of which some are ``required``; an ``open`` one may have others too.
+
+    What stands where a ``secret`` one should be is not shown.
+    """
 
     known: Mapping[str, Shape] = field(default_factory=dict)
     required: tuple[str, ...] = ()
     open: bool = False
+    secret: bool = False
 
     def check(self, value: object, path: Path) -> Iterator[Problem]:
         """Yield what is wrong."""
         if not isinstance(value, dict):
-            yield other(value, path, "keys with values below it")
+            shown_as = "no mapping" if self.secret else kind(value)
+            yield Problem(path, f"`{dotted(path)}` is {shown_as}; expected keys with values below it.")
             return
         for key in self.required:
             if key not in value:

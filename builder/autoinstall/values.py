@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 GIB = 1 << 30
 SMALLEST_DISK = 4 * GIB
 LARGEST_DISK = 64 << 40
+SMALLEST_SWAP = 16 << 20
 BARE = 10_000
 """Below it a number without a unit is meant in GiB, whatever it says."""
 LONGEST_PASSWORD = 128
@@ -27,11 +28,16 @@ USERNAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 HOSTNAME = re.compile(r"(?=.{1,63}$)[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([a-zA-Z0-9-]*[a-zA-Z0-9])?)*")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 RELEASE = re.compile(r"\d\d\.(04|10)(\.\d{1,2})?|[a-z]{3,20}")
-PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?(=[A-Za-z0-9.+:~-]+|/[a-z0-9-]+)?")
-"""Debian policy 5.6.1; apt's ways to name an architecture, a version or a suite."""
+PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(\^|(:[a-z0-9]+)?(=[A-Za-z0-9.+:~-]+|/[a-z0-9-]+)?)")
+"""Debian policy 5.6.1; apt's ways to name a task, an architecture, a version or a suite."""
+LONGEST_PATH = 1000
+OLDEST = (22, 4)
+"""The first series whose media prebake can change."""
 SNAP = re.compile(r"(?=.{2,40}$)(?!-)(?!.*--)[a-z0-9-]*[a-z][a-z0-9-]*(?<!-)(_[a-z0-9]{1,10})?")
 CHANNEL = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+){0,2}")
 MODE = re.compile(r"0?[0-7]{3,4}")
+BEFORE_HOST = re.compile(r"[^/]*@")
+CREDENTIALS = re.compile(r"//[^/@\s:]*(:(?P<password>[^/@\s]*))?@")
 NETPLAN_DEVICES = frozenset(
     {"ethernets", "wifis", "bonds", "bridges", "vlans", "tunnels", "modems", "vrfs", "nm-devices", "dummy-devices"}
     | {"virtual-ethernets"}
@@ -70,6 +76,8 @@ def release(value: str) -> str:
         raise _refused(value, "is no Ubuntu release", f"Did you mean `{value}0` or `{value[:-1]}04`?")
     if not RELEASE.fullmatch(value):
         raise _refused(value, "is no Ubuntu release", "Expected: 24.04, 24.04.3, noble, lts or latest.")
+    if value[0].isdigit() and tuple(int(part) for part in value.split(".")[:2]) < OLDEST:
+        raise _refused(value, "is a release too old for prebake", "Expected: 22.04 or newer.")
     return value
 
 
@@ -92,7 +100,10 @@ def full_name(value: str) -> str:
 def password(value: str) -> str:
     """Check a password, of which nothing is shown."""
     if not value:
-        raise ValueError("The password is empty: nobody could log in at the console.")
+        raise ValueError(
+            "The password is empty: nobody could log in at the console. In YAML, one that holds `#`, `&`, `*` or `!` "
+            "goes into quotes."
+        )
     if not value.isprintable() or len(value) > LONGEST_PASSWORD:
         raise ValueError(
             f"The password cannot be typed at a console. Expected: printable characters on one line, "
@@ -128,18 +139,22 @@ def locale(value: str) -> str:
 
 
 def keyboard(value: str) -> str:
-    """Check a keyboard layout."""
-    if value not in known.keyboards():
-        raise _refused(value, "is no keyboard layout", _like(value, known.keyboards(), "us, gb, de, ch or fr"))
+    """Check a keyboard layout, or several with commas between, as X has them."""
+    for one in value.split(","):
+        if one not in known.keyboards():
+            raise _refused(one, "is no keyboard layout", _like(one, known.keyboards(), "us, gb, de, ch or fr"))
     return value
 
 
 def variant(layout: str, value: str) -> str:
-    """Check a variant of a keyboard layout; an empty one is the layout itself."""
-    variants = known.keyboards().get(layout, frozenset())
-    if value and value not in variants:
-        hint = advice(value, variants) if variants else "It has none."
-        raise _refused(value, f"is no variant of the keyboard layout `{layout}`", hint)
+    """Check a variant of a keyboard layout, or one for each of several; an empty one is the layout itself."""
+    for layout_, one in zip(layout.split(","), value.split(","), strict=False):
+        variants = known.keyboards().get(layout_, frozenset())
+        if one and one not in variants:
+            hint = advice(one, variants) if variants else "It has none."
+            raise _refused(one, f"is no variant of the keyboard layout `{layout_}`", hint)
+    if value.count(",") > layout.count(","):
+        raise _refused(value, f"has more variants than `{layout}` has layouts", "Expected one for each, or none.")
     return value
 
 
@@ -195,7 +210,13 @@ def _gib(count: int) -> str:
 
 def swap(value: str) -> int:
     """Return the size of a swap file in bytes, 0 for none."""
-    return 0 if value.strip().lower() in {"none", "no", "off", "false", "0"} else size(value)
+    if value.strip().lower() in {"none", "no", "off", "false", "0"}:
+        return 0
+    found = int(value) if value.strip().isdigit() else size(value)
+    if found < SMALLEST_SWAP:
+        unit = f" Did you mean `{value.strip()}M`?" if value.strip().isdigit() else ""
+        raise ValueError(f"A swap file of {found} bytes is too small. Expected: a size such as `2G`, or `none`.{unit}")
+    return found
 
 
 def url(value: str) -> str:
@@ -206,14 +227,19 @@ def url(value: str) -> str:
     except ValueError:
         good = False
     if not good or not value.isprintable() or " " in value:
-        raise _refused(value, "is no address of a server", "Expected something like http://mirror.example:3142/ubuntu.")
+        told = BEFORE_HOST.sub("", value)  # a name and a password may stand there
+        raise _refused(told, "is no address of a server", "Expected something like http://mirror.example:3142/ubuntu.")
     return value
 
 
-def without_credentials(address: str) -> str:
-    """Return an address without a user's name and password in it."""
-    parts = urlsplit(address)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+def without_credentials(text: str) -> str:
+    """Return a text without the names and passwords that addresses in it hold."""
+    return CREDENTIALS.sub("//", text)
+
+
+def credentials_in(text: str) -> list[str]:
+    """Return the passwords that addresses in a text hold."""
+    return [match["password"] for match in CREDENTIALS.finditer(text) if match["password"]]
 
 
 def package(value: str) -> str:
@@ -242,7 +268,11 @@ def channel(value: str) -> str:
 def guest_path(value: str) -> str:
     """Check where a file goes on the target."""
     parts = value.split("/")[1:]
-    if not value.startswith("/") or any(part in {"", ".", ".."} or not part.isprintable() for part in parts):
+    if (
+        len(value) > LONGEST_PATH
+        or not value.startswith("/")
+        or any(part in {"", ".", ".."} or not part.isprintable() for part in parts)
+    ):
         raise _refused(value, "is no place for a file", "Expected an absolute path such as `/home/ubuntu/notes.txt`.")
     return value
 

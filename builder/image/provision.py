@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FOLDER = "class"
 """The folder in the payload that holds a class's files and commands."""
+PACKAGES = "packages.txt"
 PLACE = "/var/tmp/prebake-class"  # noqa: S108 - root's own, mode 0700, on the guest
 TAIL = 20
 SHOWN = 60
@@ -33,8 +34,15 @@ class Step:
     argv: tuple[str, ...]
 
 
+def lists(content: Content) -> Iterator[tuple[str, bytes]]:
+    """Yield what lies beside our scripts: a terminal takes no line of more than 4095 characters."""
+    if content.packages:
+        yield PACKAGES, "".join(f"{one}\n" for one in content.packages).encode()
+
+
 def members(content: Content) -> Iterator[tuple[str, Path | bytes]]:
     """Yield what of a class travels to the guest: names in the payload, and a file of this host or bytes."""
+    yield from lists(content)
     for number, file in enumerate(content.files):
         yield f"{FOLDER}/file-{number}", file.source or file.content.encode()
     for number, text in enumerate(content.commands):
@@ -45,7 +53,7 @@ def steps(content: Content, scripts: str) -> Iterator[Step]:
     """Yield the steps in order; ``scripts`` is where our own scripts are on the guest."""
     if content.packages:
         title = f"Installing packages: {_short(' '.join(content.packages))}"
-        yield Step(title, ("sh", f"{scripts}/packages.sh", *content.packages))
+        yield Step(title, ("sh", f"{scripts}/packages.sh", f"{scripts}/{PACKAGES}"))
     for snap in content.snaps:
         words = [*([f"--channel={snap.channel}"] if snap.channel else []), *(["--classic"] if snap.classic else [])]
         yield Step(f"Installing the snap {snap.name}", ("sh", f"{scripts}/snap.sh", snap.name, *words))
@@ -62,8 +70,8 @@ def provision(system: Session, content: Content, device: str, report: Reporter) 
     Raises InstallError that names the step that failed, its exit code and its last words.
     """
     system.shell.must(["mkdir", "-m", "0700", "-p", PLACE], seconds=system.limits.answer)
-    system.shell.must(["tar", "-xf", device, "-C", PLACE, FOLDER] if any(members(content)) else ["true"],
-                      seconds=system.limits.boot)  # fmt: skip
+    if content.files or content.commands:
+        system.shell.must(["tar", "-xf", device, "-C", PLACE, FOLDER], seconds=system.limits.boot)
     todo = list(steps(content, system.scripts))
     for number, step in enumerate(todo):
         report(Phase(f"class-{number + 1}", step.title, 0.65 + 0.15 * number / len(todo)))
@@ -81,12 +89,12 @@ def proof(system: Session, content: Content) -> list[Check]:
     """Look whether packages and files of a class are there."""
     done = []
     if content.packages:
-        names = [one.partition("=")[0].partition("/")[0] for one in content.packages]
-        words = shlex.join(["dpkg-query", "-W", "-f", "${db:Status-Status}\\n", *names])
-        outcome = system.shell.run(words, seconds=system.limits.answer)
-        good = not outcome.code and set(outcome.output.split()) == {"installed"}
-        done.append(Check("packages of the class", good, _short(" ".join(names)) if good else outcome.output.strip()))
-    for file in content.files:
+        argv = ["sh", f"{system.scripts}/installed.sh", f"{system.scripts}/{PACKAGES}"]
+        outcome = system.shell.run(shlex.join(argv), seconds=system.limits.answer)
+        said = outcome.output.strip() or f"{len(content.packages)} installed"
+        done.append(Check("packages of the class", not outcome.code, said))
+    last = {file.path: file for file in content.files}
+    for file in last.values():
         outcome = system.shell.run(shlex.join(["stat", "-c", "%U:%G %04a", file.path]), seconds=system.limits.answer)
         wanted = f"{file.mode:04o}"
         owner, _, mode = outcome.output.strip().partition(" ")

@@ -10,7 +10,7 @@ import yaml
 from builder.errors import InstallError, StalledError, VerificationError
 from builder.events import Note, Phase
 from builder.image.facts import checks, sealed_checks
-from builder.image.provision import members, proof, provision
+from builder.image.provision import lists, members, proof, provision
 from builder.image.session import DEVICE, payload_disk, session
 from builder.vm import disk, firmware
 from builder.vm.qemu import Disk, Nic
@@ -88,7 +88,7 @@ def prove(
     """
     overlay = site.work / "proof.qcow2"
     disk.create(overlay, None, backing=image.absolute(), backing_format=disk.info(image).format)
-    disks = (Disk(overlay, cache="unsafe", boot=1), payload_disk(site.work / "payload.tar"))
+    disks = (Disk(overlay, cache="unsafe", boot=1), payload_disk(site.work / "payload.tar", lists(spec.content)))
     stranger = replace(machine, disks=disks, nic=Nic(mac=STRANGER))
     if machine.firmware is not None:
         # Variables that have never seen the installer: the image must be found by its own means.
