@@ -15,6 +15,7 @@ from builder import boot
 from builder.autoinstall import classfile, own
 from builder.autoinstall.check import check
 from builder.autoinstall.lint import ruled, unique
+from builder.autoinstall.machine import spec_of
 from builder.autoinstall.model import ClassFile
 from builder.autoinstall.password import hash_password
 from builder.autoinstall.problems import Problem, refuse
@@ -118,7 +119,7 @@ def wanted_of(given: dict[str, Any], ui: Ui, *, name: str = "image", login: bool
         password = own.check_password(model.user.password_hash, password or model.user.password, where)
     called = given.get("name") or (found.name if found else None)
     sizes = {key: given[key] for key in ("memory", "cpus") if given.get(key) is not None}
-    spec = classfile.spec_of(model, called or name, password=password, **sizes)
+    spec = spec_of(model, called or name, password=password, **sizes)
     answers = None
     if given.get("user_data") is not None:
         answers = own.load(given["user_data"], None if given.get("iso") else requested(model.release))

@@ -208,6 +208,11 @@ CASES: dict[str, tuple[str, str, str]] = {
         "",
         "The netplan configuration needs `version: 2`.",
     ),
+    "a typo in netplan": (
+        more("network: {version: 2, ethernets: {any: {match: {name: 'e*'}, dhpc4: true}}}"),
+        "",
+        "8:12: `dhpc4` is no key of netplan's for `any`. Did you mean `dhcp4`?",
+    ),
     "snap without name": (more("snaps: [{channel: stable}]"), "", "8:11: `snaps[0]` has no `name`."),
     "snaps as words": (more("snaps: [lxd]"), "", "`snaps[0]` is `lxd`; expected keys with values below it."),
     "packages as text": (more("packages: git"), "", "`packages` is `git`; expected a list"),
@@ -233,6 +238,11 @@ CASES: dict[str, tuple[str, str, str]] = {
     "wrong indentation": (more("packages:\n- git", 3), "", "This is no YAML:"),
 }
 SURPRISES: dict[str, tuple[str, str, str]] = {
+    "another disk": (
+        more("storage: {layout: {name: direct, match: {path: /dev/sda}}}"),
+        "",
+        "8:49: The disk of the machine that prebake installs in is /dev/vda, not `/dev/sda`.",
+    ),
     "a locale in another character set": (more("locale: en_US"), "", "Did you mean `en_US.UTF-8`?"),
     "a name that later installers refuse": (
         GOOD.replace("student", "john.doe"),

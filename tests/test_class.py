@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 
 from builder.autoinstall import known, values
 from builder.autoinstall.check import check
-from builder.autoinstall.classfile import load, plain, spec_of
+from builder.autoinstall.classfile import load, plain
 from builder.autoinstall.content import sections_for
 from builder.autoinstall.located import parse
+from builder.autoinstall.machine import spec_of
 from builder.autoinstall.model import ClassFile, verified
 from builder.autoinstall.password import hash_password
 from builder.autoinstall.render import MASK, render

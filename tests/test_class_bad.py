@@ -8,7 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from builder.autoinstall.check import check
-from builder.autoinstall.classfile import load, spec_of
+from builder.autoinstall.classfile import load
+from builder.autoinstall.machine import spec_of
 from builder.cli import cli
 from builder.errors import AnswersError
 from tests.command_line import prebake
@@ -103,7 +104,7 @@ CASES = {
     "storage-empty": ["2:12: `storage` has neither `layout` nor `config`: the installer would mount no root."],
     "mirror-and-apt": ["1:9: `autoinstall: apt` would take the place of `mirror`."],
     "jammy": ["2:15: `kernel-crash-dumps` is known since installer 24.10;"],
-    "extends-typo": ["1:10: There is no class file `unknown-kye.yaml` beside this one.", "Did you mean `unknown-key.yaml`?"],
+    "extends-typo": ["1:10: There is no class file `unknown-kye.yaml` beside", "Did you mean `unknown-key.yaml`?"],
     "extends-zero": ["1:10: There is no class file `a\\x00b` beside this one."],
     "extends-long": ["1:10: There is no class file"],
     "source-long": ["1:28: The file `aaaa"],

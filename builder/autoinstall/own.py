@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from builder.autoinstall.classfile import brings_ssh
 from builder.autoinstall.lint import lint, unique, unwrap
 from builder.autoinstall.located import read
+from builder.autoinstall.machine import brings_ssh
 from builder.autoinstall.model import verified
 from builder.autoinstall.problems import Problem, refuse
 from builder.autoinstall.render import finish

@@ -18,6 +18,7 @@ KINDS = (
     *("disk", "partition", "format", "mount", "lvm_volgroup", "lvm_partition", "raid", "bcache", "dm_crypt"),
     *("zpool", "zfs", "dasd", "nvme_controller", "device", "image"),
 )
+DISK = "/dev/vda"
 MATCHES = version("24.04.2")
 NEWER_LAYOUTS = {"zfs": "23.10.1", "hybrid": "23.10.1"}
 SIZE = re.compile(r"\d+(\.\d+)?\s*[BKMGT]?(iB|B)?|\d{1,3}%", re.IGNORECASE)
@@ -57,12 +58,21 @@ def _layout(layout: Mapping[str, Any], installer: Version) -> Iterator[Problem]:
     if isinstance(layout.get("match"), list) and installer < MATCHES:
         words = "This release's installer takes one `match`, not a list of them."
         yield Problem((*path, "match"), words, "Write it without the `- `, or use a newer point release.")
+    match = layout.get("match")
+    if isinstance(match, dict):
+        yield from _disk_path(match.get("path"), (*path, "match", "path"))
     if "password" in layout or "pass" in layout:
         words = "An encrypted disk asks for its password at every boot: no image can be finished and proven like that."
         yield Problem((*path, "password" if "password" in layout else "pass"), words, "Leave it out.", key=True)
     if name == "lvm" and layout.get("sizing-policy") != "all":
         words = "On a disk of more than 12 GiB the root volume gets only half of it."
         yield Problem(path, words, "Give `sizing-policy: all`.", severity="warning")
+
+
+def _disk_path(value: object, path: Path) -> Iterator[Problem]:
+    if isinstance(value, str) and value != DISK:
+        words = f"The disk of the machine that prebake installs in is {DISK}, not {shown(value)}."
+        yield Problem(path, words, "Use `match: {size: largest}`, or leave it out.", severity="warning")
 
 
 def _config(config: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
@@ -72,6 +82,8 @@ def _config(config: Sequence[Mapping[str, Any]]) -> Iterator[Problem]:
         if action["type"] not in KINDS:
             words = f"{shown(action['type'])} is no type of storage action."
             yield Problem((*path, "type"), words, advice(action["type"], KINDS))
+        if action["type"] == "disk":
+            yield from _disk_path(action.get("path"), (*path, "path"))
         if action["id"] in ids:
             yield Problem((*path, "id"), f"Two actions have the id {shown(action['id'])}.")
         ids[action["id"]] = number

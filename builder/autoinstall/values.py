@@ -42,6 +42,47 @@ NETPLAN_DEVICES = frozenset(
     {"ethernets", "wifis", "bonds", "bridges", "vlans", "tunnels", "modems", "vrfs", "nm-devices", "dummy-devices"}
     | {"virtual-ethernets"}
 )
+ETHERNET = frozenset(
+    [
+        "accept-ra",
+        "activation-mode",
+        "addresses",
+        "auth",
+        "critical",
+        "dhcp-identifier",
+        "dhcp4",
+        "dhcp4-overrides",
+        "dhcp6",
+        "dhcp6-overrides",
+        "embedded-switch-mode",
+        "emit-lldp",
+        "gateway4",
+        "gateway6",
+        "ignore-carrier",
+        "infiniband-mode",
+        "ipv6-address-generation",
+        "ipv6-address-token",
+        "ipv6-mtu",
+        "ipv6-privacy",
+        "link-local",
+        "macaddress",
+        "match",
+        "mtu",
+        "nameservers",
+        "networkmanager",
+        "openvswitch",
+        "optional",
+        "optional-addresses",
+        "ra-overrides",
+        "renderer",
+        "routes",
+        "routing-policy",
+        "set-name",
+        "virtual-function-count",
+        "wakeonlan",
+    ]
+)
+"""Keys of a wired card. Source: netplan's YAML reference."""
 NETPLAN = frozenset({"version", "renderer", "openvswitch"}) | NETPLAN_DEVICES
 """Top-level keys. Source: netplan's YAML reference."""
 OWNER = re.compile(r"[a-z_][a-z0-9_.-]{0,31}|\d{1,10}")
@@ -304,6 +345,11 @@ def netplan(value: Mapping[str, Any]) -> Mapping[str, Any]:
     for kind in NETPLAN_DEVICES & inner.keys():
         if not isinstance(inner[kind], dict) or not all(isinstance(one, dict) for one in inner[kind].values()):
             raise ValueError(f"`{kind}` has to hold names with mappings below them, as in `any: {{dhcp4: true}}`.")
+    for card, said in inner.get("ethernets", {}).items():
+        for key in said:
+            near = nearest(key, ETHERNET) if key not in ETHERNET else ""
+            if near:  # a key that netplan has learned since is no typo
+                raise _refused(key, f"is no key of netplan's for `{card}`", near)
     return inner
 
 
