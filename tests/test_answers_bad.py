@@ -241,7 +241,7 @@ SURPRISES: dict[str, tuple[str, str, str]] = {
     "another disk": (
         more("storage: {layout: {name: direct, match: {path: /dev/sda}}}"),
         "",
-        "8:49: The disk of the machine that prebake installs in is /dev/vda, not `/dev/sda`.",
+        "8:50: The disk of the machine that prebake installs in is /dev/vda, not `/dev/sda`.",
     ),
     "a locale in another character set": (more("locale: en_US"), "", "Did you mean `en_US.UTF-8`?"),
     "a name that later installers refuse": (
