@@ -37,6 +37,8 @@ LVM_SCALES = ("22.04", "22.04.1", "22.04.2")
 """Installers that ignore `sizing-policy: all`, known since their version 23.04."""
 LVM_WHOLE = 12 * GIB
 """The largest disk of which they give the whole group to the root all the same."""
+SHORT_PROBE = ("22.04", "22.04.1", "22.04.2")
+"""Installers that probe the disks for 15 seconds; since version 23.04.3 it is 90 (subiquity, pull request 1590)."""
 NO_SOURCES = ("22.04", "22.04.1")
 """Installers that ignore `source`, known since their version 22.10.1, and always install the normal server."""
 ROOM = GIB
@@ -74,6 +76,16 @@ def check_asked(medium: Medium, release: str | None, arch: str | None, report: R
     if numbers and medium.version and numbers not in {medium.version, medium.series}:
         words = (
             f"`{medium.path.name}` holds {medium.version}, not {numbers}, which was asked for. {medium.version} it is."
+        )
+        report(Note(words, "warning"))
+
+
+def check_patience(medium: Medium, accelerator: str, report: Reporter) -> None:
+    """Warn of an installer that gives the disks less time than they take where everything is emulated."""
+    if accelerator == "tcg" and medium.version in SHORT_PROBE:
+        words = (
+            f"The installer of {medium.version} gives up on disks that it has not understood within 15 seconds, which "
+            "happens under emulation. If it does: use 22.04.3 or newer, or a host with hardware virtualisation."
         )
         report(Note(words, "warning"))
 

@@ -129,7 +129,7 @@ def wanted_of(given: dict[str, Any], ui: Ui, *, name: str = "image", login: bool
     folders = (given["templates"],) if given.get("templates") else ()
     wanted = Wanted(model, spec, called is not None, found, answers, folders)
     try:
-        warnings = check(spec, login=login)
+        warnings = check(spec, login=login, own=answers is not None)
         if not given.get("iso"):  # otherwise the medium tells
             boot.check_release(spec, model.release if model.release.count(".") > 1 else None)
         for warning in (*warnings, *answers_of(wanted, seen=not given.get("iso")).warnings):

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 
 from builder import command
 from builder.autoinstall.check import check
-from builder.boot import answers_for, boot_medium, check_asked, check_layout, installer, plain_machine, remastered
+from builder.boot import (
+    answers_for,
+    boot_medium,
+    check_asked,
+    check_layout,
+    check_patience,
+    installer,
+    plain_machine,
+    remastered,
+)
 from builder.errors import InstallError, MachineError, StalledError, VerificationError
 from builder.events import Note
 from builder.image import stages
@@ -45,7 +54,7 @@ def build_image(job: Job, report: Reporter) -> Path:
     Raises a PrebakeError, whose class says which part failed.
     """
     story = Story(report)
-    check(job.spec)
+    check(job.spec, own=job.own is not None)
     check_place(job.target, force=job.force)
     with story.stage("medium", "Reading the medium"):
         medium = inspect(job.iso)
@@ -53,6 +62,7 @@ def build_image(job: Job, report: Reporter) -> Path:
         check_layout(job.spec, medium, job.own)
         check_free(existing_parent(job.output), 3 * medium.size + (1 << 30), "The build")
         probe = accel.choose(job.accel, medium.arch or "amd64", report)
+        check_patience(medium, probe.name, report)
     limits = patience(probe.speed, install=job.install_seconds, silence=job.silent_seconds)
     with workspace(job.output, job.spec.name) as work:
         logs = work / "result/logs"
@@ -96,7 +106,7 @@ def build_image(job: Job, report: Reporter) -> Path:
 def write_remastered_iso(job: IsoJob, target: Path, report: Reporter, *, force: bool) -> Path:
     """Write the ISO with the answers inside, for a stick, a disc or another hypervisor; return its path."""
     story = Story(report)
-    check(job.spec, login=False)
+    check(job.spec, login=False, own=job.own is not None)
     check_place(target, force=force)
     with story.stage("medium", "Reading the medium"):
         medium = inspect(job.iso)
@@ -113,7 +123,7 @@ def write_remastered_iso(job: IsoJob, target: Path, report: Reporter, *, force: 
 
 def remaster_changes(job: IsoJob, report: Reporter) -> tuple[Change, ...]:
     """Return every run of sectors that `write_remastered_iso` would change, and what lies there."""
-    check(job.spec, login=False)
+    check(job.spec, login=False, own=job.own is not None)
     medium = inspect(job.iso)
     check_layout(job.spec, medium, job.own)
     answers = answers_for(job.spec, medium, watched=False, own=job.own, folders=job.folders)

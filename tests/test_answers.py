@@ -260,6 +260,9 @@ def test_own_answers_get_what_the_pipeline_needs_and_nothing_else(tmp_path: Path
         plain = own.answers_of(found, tty="ttyS0", watched=False)
         assert told(plain) == theirs
         assert not plain.added
+    named = {**theirs, "identity": {**theirs["identity"], "username": "john.doe"}}  # type: ignore[dict-item]
+    path.write_text(yaml.safe_dump(named))
+    check(own.spec_for(own.load(path, version("24.04.3")), LESSON, None), own=True)
     path.write_text(yaml.safe_dump({**theirs, "identity": None, "user-data": {}}))
     with pytest.raises(AnswersError, match="`identity` is empty"):
         own.load(path)

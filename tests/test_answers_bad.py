@@ -213,6 +213,11 @@ CASES: dict[str, tuple[str, str, str]] = {
         "",
         "8:12: `dhpc4` is no key of netplan's for `any`. Did you mean `dhcp4`?",
     ),
+    "no user yet": (
+        more("late-commands: ['curtin in-target -- chown -R student:student /srv']"),
+        "24.04.2",
+        "This release's installer leaves `student` to the first boot",
+    ),
     "snap without name": (more("snaps: [{channel: stable}]"), "", "8:11: `snaps[0]` has no `name`."),
     "snaps as words": (more("snaps: [lxd]"), "", "`snaps[0]` is `lxd`; expected keys with values below it."),
     "packages as text": (more("packages: git"), "", "`packages` is `git`; expected a list"),
@@ -265,8 +270,8 @@ SURPRISES: dict[str, tuple[str, str, str]] = {
         "",
         "Only a card called `enp0s3`",
     ),
-    "no user yet": (
-        more("late-commands: ['curtin in-target -- chown -R student:student /srv']"),
+    "no home yet": (
+        more("late-commands: ['mkdir -p /target/home/student/bin']"),
         "24.04.2",
         "This release's installer leaves `student` to the first boot",
     ),

@@ -10,7 +10,7 @@ import pytest
 from builder.autoinstall import own
 from builder.autoinstall.password import hash_password
 from builder.autoinstall.render import finish
-from builder.boot import check_asked, check_layout, installer, remastered
+from builder.boot import check_asked, check_layout, check_patience, installer, remastered
 from builder.errors import AnswersError
 from builder.events import Note, silent
 from builder.media.image import Medium, inspect, read_file
@@ -99,6 +99,15 @@ def test_another_release_is_told_and_another_architecture_refused(found: Medium)
     assert f"holds {found.version}, not 26.04, which was asked for" in note.text
     with pytest.raises(AnswersError, match=r"The class is for arm64, and .* is for amd64"):
         check_asked(found, None, "arm64", said.append)
+
+
+def test_an_installer_in_a_hurry_is_told_where_everything_is_emulated(found: Medium) -> None:
+    said: list[Event] = []
+    check_patience(replace(found, version="22.04.3"), "tcg", said.append)
+    check_patience(replace(found, version="22.04.1"), "kvm", said.append)
+    assert said == []
+    check_patience(replace(found, version="22.04.1"), "tcg", said.append)
+    assert "gives up on disks" in str(said[0])
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,8 @@ CHOICES = {
 }
 SWEPT = ("tmp", "var/tmp", "run", "dev", "proc", "sys", "etc/netplan", "var/log", "var/cache/apt")
 """Where a file does not stay: what the seal clears (templates/guest/seal.sh), and what is no disk."""
+TOLD = ("user", "hostname", "locale", "keyboard", "timezone", "proxy", "mirror")
+"""What an instructor's own answers tell."""
 OWNED = (
     *("version", "identity", "shutdown", "interactive-sections", "locale", "keyboard", "timezone", "network"),
     *("proxy", "updates", "source", "packages", "snaps"),
@@ -30,13 +32,15 @@ OWNED = (
 """Sections of autoinstall that the class file has a key of its own for, or that are prebake's."""
 
 
-def check(spec: Spec, *, login: bool = True) -> list[Problem]:
+def check(spec: Spec, *, login: bool = True, own: bool = False) -> list[Problem]:
     """Refuse a machine that cannot be; return what will surprise.
 
-    With ``login`` its password has to fit its hash. Raises AnswersError that names all that is wrong and what was
+    With ``login`` its password has to fit its hash. What is in an instructor's ``own`` answers has been looked at
+    there, by the rules of the installer that reads them. Raises AnswersError that names all that is wrong and what was
     expected.
     """
     found = [*problems_of(spec), *_together(spec)]
+    found = [one for one in found if not own or one.path[0] not in TOLD]
     refuse([*found, *(_login(spec.user) if login else ())], "The machine")
     return [one for one in found if one.severity == "warning"]
 
@@ -65,7 +69,7 @@ def problems_of(spec: Spec) -> Iterator[Problem]:
     )
     for key, rule, value in rules:
         if value is not None:
-            yield from ruled(rule, value, (key,))
+            yield from ruled(rule, value, tuple(key.split(".")))
     for key, choices in CHOICES.items():
         value = getattr(spec, key)
         if value not in choices:

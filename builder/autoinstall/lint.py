@@ -252,15 +252,17 @@ def users_at_install(installer: Version) -> bool:
 def _late(answers: Mapping[str, Any], installer: Version) -> Iterator[Problem]:
     """Late-commands that are too early for the installed system."""
     user = re.escape(str(answers.get("identity", {}).get("username", "")))
-    needs = re.compile(
-        rf"(chown|chgrp)\b.*\b{user}\b|(sudo|su|runuser)\b.* {user}\b|/home/{user}\b|usermod\b.* {user}\b"
-    )
+    needs = re.compile(rf"\b(chown|chgrp|usermod|gpasswd|passwd)\b.*\b{user}\b|\b(sudo|su|runuser)\b.* {user}\b")
+    home = re.compile(rf"/home/{user}\b")
     for number, one in enumerate(answers.get("late-commands", ())):
         text = one if isinstance(one, str) else " ".join(one)
         path: Path = ("late-commands", number)
-        if user and needs.search(text) and not users_at_install(installer):
+        early = bool(user) and not users_at_install(installer)
+        if early and (needs.search(text) or home.search(text)):
+            fails = needs.search(text) and "||" not in text
             words = f"This release's installer leaves {shown(user)} to the first boot: there is no such user yet."
-            yield Problem(path, words, "Do it in `user-data` with `runcmd`.", severity="warning")
+            severity: Severity = "error" if fails else "warning"
+            yield Problem(path, words, "Do it in `user-data` with `runcmd`.", severity=severity)
         if DISABLES_CLOUD_INIT.search(text) and not users_at_install(installer):
             words = "cloud-init makes the user and the network at the first boot; here it is switched off before."
             yield Problem(path, words, "Leave that to prebake, which does it afterwards.")
