@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from builder import __version__, command
-from builder.autoinstall.values import without_credentials
+from builder.autoinstall.network import without_credentials
 from builder.events import Note
 from builder.install import evidence
 from builder.publish.manifest import manifest, sha256, sha256sums, write_manifest

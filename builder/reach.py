@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from builder.autoinstall.values import without_credentials
+from builder.autoinstall.network import without_credentials
 from builder.errors import HostError
 from builder.events import Note
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from builder.autoinstall import known, values
 from builder.autoinstall.lint import ruled
 from builder.autoinstall.model import EXPORTS, verified
+from builder.autoinstall.network import url
 from builder.autoinstall.problems import Problem, Severity, advice, refuse, shown
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ def problems_of(spec: Spec) -> Iterator[Problem]:
         ("keyboard", lambda one: values.variant(spec.keyboard, one), spec.keyboard_variant),
         ("timezone", values.timezone, spec.timezone or None),
         ("disk", values.disk, str(spec.disk)),
-        ("proxy", values.url, spec.proxy or None),
-        ("mirror", values.url, spec.mirror or None),
+        ("proxy", url, spec.proxy or None),
+        ("mirror", url, spec.mirror or None),
         *(("packages", values.package, one) for one in content.packages),
         *(("snaps", values.snap, one.name) for one in content.snaps),
         *(("files", values.guest_path, one.path) for one in content.files),

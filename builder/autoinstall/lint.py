@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from builder.autoinstall import known, values
+from builder.autoinstall.network import netplan, url
 from builder.autoinstall.problems import Path, Problem, Severity, advice, dotted, expected, nearest, shown
 from builder.autoinstall.sections import NEWEST, SECTIONS, SINCE, Version, version
 from builder.autoinstall.storage import storage_traps
@@ -162,7 +163,7 @@ def _words(answers: Mapping[str, Any]) -> Iterator[Problem]:
     if answers.get("timezone") not in {"geoip", ""}:
         yield from ruled(values.timezone, answers.get("timezone"), ("timezone",))
     if answers.get("proxy"):
-        yield from ruled(values.url, answers["proxy"], ("proxy",))
+        yield from ruled(url, answers["proxy"], ("proxy",))
 
 
 def _names(answers: Mapping[str, Any]) -> Iterator[Problem]:
@@ -224,7 +225,7 @@ def _network(answers: Mapping[str, Any]) -> Iterator[Problem]:
 
 def _netplan(network: Mapping[str, Any], path: Path) -> Iterator[Problem]:
     try:
-        values.netplan(network)
+        netplan(network)
     except ValueError as error:
         yield Problem(path, str(error))
 

@@ -12,6 +12,7 @@ from passlib.hash import bcrypt, md5_crypt, sha1_crypt, sha256_crypt, sha512_cry
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from builder.autoinstall import values
+from builder.autoinstall.network import netplan, url
 from builder.autoinstall.problems import advice, shown
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def _said(given: object) -> object:
 
 def _network(given: object) -> object:
     if isinstance(given, dict):
-        return values.netplan(given)
+        return netplan(given)
     if given != "dhcp":
         raise ValueError(f"{shown(given)} is no network. {advice(given, ['dhcp'])} A netplan configuration also goes.")
     return given
@@ -185,10 +186,10 @@ class ClassFile(_Strict):
         description="`true`: nothing is fetched while the image is made. `false`: Ubuntu's archive must be reachable, "
         "or nothing starts. By default it is used if it is reachable.",
     )
-    proxy: Annotated[Text, AfterValidator(values.url)] | None = Field(
+    proxy: Annotated[Text, AfterValidator(url)] | None = Field(
         None, description="An HTTP proxy for apt and snap, also on the finished image."
     )
-    mirror: Annotated[Text, AfterValidator(values.url)] | None = Field(
+    mirror: Annotated[Text, AfterValidator(url)] | None = Field(
         None, description="Where packages come from instead of Ubuntu's archive, also on the finished image."
     )
     updates: Literal["none", "security", "all"] = Field(

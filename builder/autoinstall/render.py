@@ -13,9 +13,9 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from builder.autoinstall.content import sections_for
 from builder.autoinstall.lint import lint
+from builder.autoinstall.network import credentials_in, without_credentials
 from builder.autoinstall.problems import refuse
 from builder.autoinstall.sections import version
-from builder.autoinstall.values import credentials_in, without_credentials
 from builder.errors import AnswersError
 from builder.resources import templates
 

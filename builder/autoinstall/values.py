@@ -6,8 +6,7 @@ The class file's model, the command line and the check of answer files all use t
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
 from builder.autoinstall import known
 from builder.autoinstall.problems import advice, nearest, shown
@@ -15,7 +14,7 @@ from builder.errors import UsageError
 from builder.size import parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
 GIB = 1 << 30
 SMALLEST_DISK = 4 * GIB
@@ -36,55 +35,6 @@ OLDEST = (22, 4)
 SNAP = re.compile(r"(?=.{2,40}$)(?!-)(?!.*--)[a-z0-9-]*[a-z][a-z0-9-]*(?<!-)(_[a-z0-9]{1,10})?")
 CHANNEL = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+){0,2}")
 MODE = re.compile(r"0?[0-7]{3,4}")
-BEFORE_HOST = re.compile(r"[^/]*@")
-CREDENTIALS = re.compile(r"//[^/@\s:]*(:(?P<password>[^/@\s]*))?@")
-NETPLAN_DEVICES = frozenset(
-    {"ethernets", "wifis", "bonds", "bridges", "vlans", "tunnels", "modems", "vrfs", "nm-devices", "dummy-devices"}
-    | {"virtual-ethernets"}
-)
-ETHERNET = frozenset(
-    [
-        "accept-ra",
-        "activation-mode",
-        "addresses",
-        "auth",
-        "critical",
-        "dhcp-identifier",
-        "dhcp4",
-        "dhcp4-overrides",
-        "dhcp6",
-        "dhcp6-overrides",
-        "embedded-switch-mode",
-        "emit-lldp",
-        "gateway4",
-        "gateway6",
-        "ignore-carrier",
-        "infiniband-mode",
-        "ipv6-address-generation",
-        "ipv6-address-token",
-        "ipv6-mtu",
-        "ipv6-privacy",
-        "link-local",
-        "macaddress",
-        "match",
-        "mtu",
-        "nameservers",
-        "networkmanager",
-        "openvswitch",
-        "optional",
-        "optional-addresses",
-        "ra-overrides",
-        "renderer",
-        "routes",
-        "routing-policy",
-        "set-name",
-        "virtual-function-count",
-        "wakeonlan",
-    ]
-)
-"""Keys of a wired card. Source: netplan's YAML reference."""
-NETPLAN = frozenset({"version", "renderer", "openvswitch"}) | NETPLAN_DEVICES
-"""Top-level keys. Source: netplan's YAML reference."""
 OWNER = re.compile(r"[a-z_][a-z0-9_.-]{0,31}|\d{1,10}")
 HASHES = {
     "yescrypt": re.compile(r"\$y\$[./A-Za-z0-9]+\$[./A-Za-z0-9]{0,86}\$[./A-Za-z0-9]{43}"),
@@ -100,41 +50,42 @@ HASHES = {
 """What Ubuntu's crypt(3) takes, but for forms that cannot be told from plain text. Source: crypt(5) of libxcrypt."""
 
 
-def _refused(value: object, what: str, hint: str) -> ValueError:
+def refused(value: object, what: str, hint: str) -> ValueError:
+    """Return the error for a value: what it is not, and what was expected."""
     return ValueError(f"{shown(value)} {what}. {hint}".rstrip())
 
 
 def name(value: str) -> str:
     """Check the image's name, which names files."""
     if not NAME.fullmatch(value):
-        raise _refused(value, "cannot name an image", "Expected: letters, digits, dots, dashes and underscores.")
+        raise refused(value, "cannot name an image", "Expected: letters, digits, dots, dashes and underscores.")
     return value
 
 
 def release(value: str) -> str:
     """Check the words that name a release; which ones there are only the servers know."""
     if re.fullmatch(r"\d\d\.\d", value):
-        raise _refused(value, "is no Ubuntu release", f"Did you mean `{value}0` or `{value[:-1]}04`?")
+        raise refused(value, "is no Ubuntu release", f"Did you mean `{value}0` or `{value[:-1]}04`?")
     if not RELEASE.fullmatch(value):
-        raise _refused(value, "is no Ubuntu release", "Expected: 24.04, 24.04.3, noble, lts or latest.")
+        raise refused(value, "is no Ubuntu release", "Expected: 24.04, 24.04.3, noble, lts or latest.")
     if value[0].isdigit() and tuple(int(part) for part in value.split(".")[:2]) < OLDEST:
-        raise _refused(value, "is a release too old for prebake", "Expected: 22.04 or newer.")
+        raise refused(value, "is a release too old for prebake", "Expected: 22.04 or newer.")
     return value
 
 
 def username(value: str) -> str:
     """Check a login name."""
     if not USERNAME.fullmatch(value):
-        raise _refused(value, "is no user name", "Expected: lower-case letters, digits and dashes, a letter first.")
+        raise refused(value, "is no user name", "Expected: lower-case letters, digits and dashes, a letter first.")
     if value in known.RESERVED:
-        raise _refused(value, "is a user name that the system reserves", "Choose another, such as `ubuntu`.")
+        raise refused(value, "is a user name that the system reserves", "Choose another, such as `ubuntu`.")
     return value
 
 
 def full_name(value: str) -> str:
     """Check a person's name, which goes into /etc/passwd."""
     if not value.isprintable() or ":" in value:
-        raise _refused(value, "cannot be a full name", "Expected: one line without a colon.")
+        raise refused(value, "cannot be a full name", "Expected: one line without a colon.")
     return value
 
 
@@ -166,7 +117,7 @@ def password_hash(value: str) -> str:
 def hostname(value: str) -> str:
     """Check the machine's name."""
     if not HOSTNAME.fullmatch(value):
-        raise _refused(value, "is no host name", "Expected: letters, digits and dashes, at most 63.")
+        raise refused(value, "is no host name", "Expected: letters, digits and dashes, at most 63.")
     return value
 
 
@@ -175,7 +126,7 @@ def locale(value: str) -> str:
     if value not in known.locales():
         full = f"{value.partition('.')[0]}.UTF-8"
         hint = f"Did you mean `{full}`?" if full in known.locales() else _like(value, known.locales(), "en_US.UTF-8")
-        raise _refused(value, "is no locale that Ubuntu has in UTF-8", hint)
+        raise refused(value, "is no locale that Ubuntu has in UTF-8", hint)
     return value
 
 
@@ -183,7 +134,7 @@ def keyboard(value: str) -> str:
     """Check a keyboard layout, or several with commas between, as X has them."""
     for one in value.split(","):
         if one not in known.keyboards():
-            raise _refused(one, "is no keyboard layout", _like(one, known.keyboards(), "us, gb, de, ch or fr"))
+            raise refused(one, "is no keyboard layout", _like(one, known.keyboards(), "us, gb, de, ch or fr"))
     return value
 
 
@@ -193,16 +144,16 @@ def variant(layout: str, value: str) -> str:
         variants = known.keyboards().get(layout_, frozenset())
         if one and one not in variants:
             hint = advice(one, variants) if variants else "It has none."
-            raise _refused(one, f"is no variant of the keyboard layout `{layout_}`", hint)
+            raise refused(one, f"is no variant of the keyboard layout `{layout_}`", hint)
     if value.count(",") > layout.count(","):
-        raise _refused(value, f"has more variants than `{layout}` has layouts", "Expected one for each, or none.")
+        raise refused(value, f"has more variants than `{layout}` has layouts", "Expected one for each, or none.")
     return value
 
 
 def timezone(value: str) -> str:
     """Check a time zone."""
     if value not in known.zones():
-        raise _refused(value, "is no time zone", _zone_hint(value))
+        raise refused(value, "is no time zone", _zone_hint(value))
     return value
 
 
@@ -241,7 +192,7 @@ def disk(value: str) -> int:
             f"better 10G.{unit}"
         )
     if found > LARGEST_DISK or found % 512:
-        raise _refused(value, "cannot be a disk's size", "Expected: whole blocks of 512 bytes, at most 64T.")
+        raise refused(value, "cannot be a disk's size", "Expected: whole blocks of 512 bytes, at most 64T.")
     return found
 
 
@@ -260,33 +211,10 @@ def swap(value: str) -> int:
     return found
 
 
-def url(value: str) -> str:
-    """Check the address of a proxy or of a mirror."""
-    try:
-        parts = urlsplit(value)
-        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        good = False
-    if not good or not value.isprintable() or " " in value:
-        told = BEFORE_HOST.sub("", value)  # a name and a password may stand there
-        raise _refused(told, "is no address of a server", "Expected something like http://mirror.example:3142/ubuntu.")
-    return value
-
-
-def without_credentials(text: str) -> str:
-    """Return a text without the names and passwords that addresses in it hold."""
-    return CREDENTIALS.sub("//", text)
-
-
-def credentials_in(text: str) -> list[str]:
-    """Return the passwords that addresses in a text hold."""
-    return [match["password"] for match in CREDENTIALS.finditer(text) if match["password"]]
-
-
 def package(value: str) -> str:
     """Check the name of a Debian package, which may name an architecture, a version or a suite."""
     if not PACKAGE.fullmatch(value):
-        raise _refused(
+        raise refused(
             value, "is no name of a package", "Expected: one name in lower case, such as `git` or `nginx=1.24.0-2`."
         )
     return value
@@ -295,14 +223,14 @@ def package(value: str) -> str:
 def snap(value: str) -> str:
     """Check the name of a snap."""
     if not SNAP.fullmatch(value):
-        raise _refused(value, "is no name of a snap", "Expected: lower-case letters, digits and dashes.")
+        raise refused(value, "is no name of a snap", "Expected: lower-case letters, digits and dashes.")
     return value
 
 
 def channel(value: str) -> str:
     """Check a snap's channel."""
     if not CHANNEL.fullmatch(value):
-        raise _refused(value, "is no snap channel", "Expected something like `latest/stable` or `8.0/edge`.")
+        raise refused(value, "is no snap channel", "Expected something like `latest/stable` or `8.0/edge`.")
     return value
 
 
@@ -314,43 +242,22 @@ def guest_path(value: str) -> str:
         or not value.startswith("/")
         or any(part in {"", ".", ".."} or not part.isprintable() for part in parts)
     ):
-        raise _refused(value, "is no place for a file", "Expected an absolute path such as `/home/ubuntu/notes.txt`.")
+        raise refused(value, "is no place for a file", "Expected an absolute path such as `/home/ubuntu/notes.txt`.")
     return value
 
 
 def mode(value: str) -> int:
     """Return a file's mode, written in octal digits."""
     if not MODE.fullmatch(value):
-        raise _refused(value, "is no file mode", "Expected three or four octal digits, as in `0644`.")
+        raise refused(value, "is no file mode", "Expected three or four octal digits, as in `0644`.")
     return int(value, 8)
 
 
 def owner(value: str) -> str:
     """Check a user or a group that is to own a file."""
     if not OWNER.fullmatch(value):
-        raise _refused(value, "is no user and no group", "Expected something like `ubuntu` or `root`.")
+        raise refused(value, "is no user and no group", "Expected something like `ubuntu` or `root`.")
     return value
-
-
-def netplan(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Check a netplan configuration's outline, and return it without a `network:` around it."""
-    inner = value["network"] if set(value) == {"network"} else value
-    if not isinstance(inner, dict):
-        raise _refused(inner, "is no netplan configuration", "Expected a mapping with `version: 2`.")
-    wrong = next((key for key in inner if key not in NETPLAN), None)
-    if wrong is not None:
-        raise _refused(wrong, "is no part of a netplan configuration", advice(wrong, NETPLAN))
-    if inner.get("version") != 2:  # noqa: PLR2004 - netplan's own number
-        raise ValueError("The netplan configuration needs `version: 2`.")
-    for kind in NETPLAN_DEVICES & inner.keys():
-        if not isinstance(inner[kind], dict) or not all(isinstance(one, dict) for one in inner[kind].values()):
-            raise ValueError(f"`{kind}` has to hold names with mappings below them, as in `any: {{dhcp4: true}}`.")
-    for card, said in inner.get("ethernets", {}).items():
-        for key in said:
-            near = nearest(key, ETHERNET) if key not in ETHERNET else ""
-            if near:  # a key that netplan has learned since is no typo
-                raise _refused(key, f"is no key of netplan's for `{card}`", near)
-    return inner
 
 
 def command(value: str) -> str:
