@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from click.testing import CliRunner
+
+from builder.cli import cli
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -28,6 +32,13 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return this environment without what changes the tool's words, and with ``extra``."""
     known = {key: value for key, value in os.environ.items() if key not in {"CI", "PREBAKE_PASSWORD"}}
     return {**known, **(extra or {})}
+
+
+def inside(*arguments: object, env: Mapping[str, str] | None = None) -> Result:
+    """Run it to its end in this process: a second faster, for what asks neither for a terminal nor for a folder."""
+    known: dict[str, str | None] = {"CI": None, "PREBAKE_PASSWORD": None, **(env or {})}
+    done = CliRunner().invoke(cli, [str(argument) for argument in arguments], env=known)
+    return Result(done.exit_code, done.stdout, done.stderr)
 
 
 def prebake(*arguments: object, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Result:

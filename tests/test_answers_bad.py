@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from click.testing import CliRunner
 
 from builder.autoinstall.own import examine
-from builder.cli import cli
+from tests.command_line import inside
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -283,8 +282,8 @@ def validated(tmp_path: Path, text: str, release: str) -> tuple[int, str]:
     path = tmp_path / "user-data.yaml"
     path.write_text(text.replace("{hash}", HASH))
     arguments = ["--release", release] if release else []
-    result = CliRunner().invoke(cli, ["validate", "--user-data", str(path), *arguments])
-    return result.exit_code, result.stderr
+    result = inside("validate", "--user-data", path, *arguments)
+    return result.code, result.err
 
 
 @pytest.mark.parametrize("name", CASES)

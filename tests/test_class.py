@@ -13,7 +13,6 @@ import jsonschema
 import pexpect
 import pytest
 import yaml
-from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,11 +25,10 @@ from builder.autoinstall.machine import spec_of
 from builder.autoinstall.model import ClassFile, verified
 from builder.autoinstall.password import hash_password
 from builder.autoinstall.render import MASK, render
-from builder.cli import cli
 from builder.cli_class import schema
 from builder.errors import AnswersError
 from builder.spec import GIB, Content, File, Snap, Spec
-from tests.command_line import PREBAKE, environment, prebake
+from tests.command_line import PREBAKE, environment, inside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -141,12 +139,12 @@ def test_a_class_extends_another(tmp_path: Path) -> None:
 
 def test_the_command_line_goes_before_the_class(tmp_path: Path) -> None:
     path = classes(tmp_path, it="disk: 20G\nkeyboard: {layout: ch, variant: fr}\nuser: {name: ann, full-name: Ann}\n")
-    result = prebake("render", path, "--keyboard", "de", "--user", "bob", "--timezone", "UTC")
+    result = inside("render", path, "--keyboard", "de", "--user", "bob", "--timezone", "UTC")
     told = yaml.safe_load(result.out)["autoinstall"]
     assert told["keyboard"] == {"layout": "de", "variant": ""}
     assert (told["identity"]["username"], told["identity"]["realname"]) == ("bob", "Ann")
     assert told["timezone"] == "UTC"
-    result = prebake("render", path, "--user", "root", "--hostname", "a b")
+    result = inside("render", path, "--user", "root", "--hostname", "a b")
     assert result.code == 3
     assert "--user: `root` is a user name that the system reserves" in result.err
     assert "--hostname: `a b` is no host name" in result.err
@@ -154,7 +152,7 @@ def test_the_command_line_goes_before_the_class(tmp_path: Path) -> None:
 
 def test_a_class_and_its_parents_are_named_in_their_problems(tmp_path: Path) -> None:
     path = classes(tmp_path, it="extends: base.yaml\noffline: true\n", base="release: 24.04\npackages: [git]\n")
-    result = prebake("image", path)
+    result = inside("image", path)
     assert result.code == 3
     assert f"{tmp_path}/base.yaml:2:11: `packages` are fetched, but" in result.err
 
@@ -163,32 +161,32 @@ def test_a_class_and_its_parents_are_named_in_their_problems(tmp_path: Path) -> 
 def test_the_examples_are_good_for_every_release(path: Path) -> None:
     assert len(EXAMPLES) >= 5
     for release in ("22.04", "24.04.1", "24.04", "26.04"):
-        result = CliRunner().invoke(cli, ["render", str(path), "--release", release])
-        assert result.exit_code == 0, result.stderr
+        result = inside("render", path, "--release", release)
+        assert result.code == 0, result.err
     jsonschema.validate(yaml.safe_load(path.read_text()), schema())
 
 
 def test_validate_prints_a_table_and_exits_3_if_any_is_bad(tmp_path: Path) -> None:
-    result = prebake("validate", ROOT / "classes")
+    result = inside("validate", ROOT / "classes")
     assert result.code == 0
     rows = result.out.splitlines()
     assert rows[0].split() == ["FILE", "RELEASE", "ARCH", "DISK", "ADDS", "VERDICT"]
     assert [row.split()[0] for row in rows[1:]] == [str(path) for path in EXAMPLES]
     assert all(row.endswith("good") for row in rows[1:])
     classes(tmp_path, it="", bad="disk: 1G\n")
-    result = prebake("validate", tmp_path, "--json")
+    result = inside("validate", tmp_path, "--json")
     assert result.code == 3
     bad, good = json.loads(result.out)
     assert (bad["good"], good["good"], good["disk"]) == (False, True, 10 * GIB)
     assert bad["problems"][0]["place"] == {"file": str(tmp_path / "bad.yaml"), "line": 1, "column": 7}
-    assert prebake("validate").code == 2
-    assert prebake("validate", tmp_path / "none.yaml").code == 3
+    assert inside("validate").code == 2
+    assert inside("validate", tmp_path / "none.yaml").code == 3
     (tmp_path / "empty").mkdir()
-    assert prebake("validate", tmp_path / "empty").code == 2
+    assert inside("validate", tmp_path / "empty").code == 2
 
 
 def test_the_schema_completes_and_refuses_in_an_editor() -> None:
-    found = json.loads(prebake("class-schema").out)
+    found = json.loads(inside("class-schema").out)
     jsonschema.Draft202012Validator.check_schema(found)
     good: list[dict[str, Any]] = [
         {"firmware": "uefi", "swap": "none", "disk": "20G", "keyboard": "ch", "snaps": ["lxd"], "network": "dhcp"},
@@ -233,22 +231,22 @@ def test_a_hash_may_have_any_form_of_crypt(hashed: str) -> None:
 def test_the_password_of_a_hash_has_to_be_known_before_anything_starts(tmp_path: Path) -> None:
     path = classes(tmp_path, it=f"user:\n  password-hash: '{HASH}'\n")
     assert verified("hunter2", HASH)
-    assert prebake("validate", path).code == 0
-    assert HASH not in prebake("render", path).out
-    result = prebake("image", path, "--iso", "none.iso", "-o", tmp_path / "output")
+    assert inside("validate", path).code == 0
+    assert HASH not in inside("render", path).out
+    result = inside("image", path, "--iso", "none.iso", "-o", tmp_path / "output")
     assert result.code == 3
     assert f"{path}:2:18 holds only the password's hash, and prebake logs in" in result.err
-    wrong = prebake("image", path, "--iso", "none.iso", env={"PREBAKE_PASSWORD": "hunter3"})
+    wrong = inside("image", path, "--iso", "none.iso", env={"PREBAKE_PASSWORD": "hunter3"})
     assert wrong.code == 3
     assert "is not the one that the hash in" in wrong.err
     assert "hunter3" not in wrong.err
-    right = prebake("image", path, "--iso", "none.iso", env={"PREBAKE_PASSWORD": "hunter2"})
+    right = inside("image", path, "--iso", "none.iso", env={"PREBAKE_PASSWORD": "hunter2"})
     assert (right.code, "There is no ISO" in right.err) == (5, True)
 
 
 def test_the_password_can_be_asked_for(tmp_path: Path) -> None:
     path = classes(tmp_path, it=f"user: {{password-hash: '{HASH}'}}\n")
-    assert prebake("image", path, "--ask-password").code == 2
+    assert inside("image", path, "--ask-password").code == 2
     argv = ["image", str(path), "--iso", "none.iso", "--ask-password"]
     with pexpect.spawn(PREBAKE, argv, env=environment(), encoding="utf-8", timeout=60) as terminal:
         terminal.expect("Password: ")
@@ -265,7 +263,7 @@ def test_secrets_are_masked_in_what_is_shown(tmp_path: Path) -> None:
     cloud = "{chpasswd: {list: 'ann:hunter2'}, users: [{name: ann, plain_text_passwd: hunter2}], password: 4711}"
     text = f"autoinstall: {{ubuntu-pro: {{token: C1hunter2}}, user-data: {cloud}}}\n"
     text += "proxy: http://me:hunter2@proxy.example:3128\nmirror: http://me:hunter2@mirror.example/ubuntu\n"
-    result = prebake("render", classes(tmp_path, it=text))
+    result = inside("render", classes(tmp_path, it=text))
     assert result.code == 0, result.err
     assert "hunter2" not in result.out
     assert "4711" not in result.out
@@ -370,7 +368,7 @@ autoinstall: {late-commands: [rm -f /target/etc/cloud/cloud-init.disabled]}
     found = spec(tmp_path, text)
     assert found.ssh_server
     check(found)
-    assert prebake("validate", tmp_path / "it.yaml").err == ""
+    assert inside("validate", tmp_path / "it.yaml").err == ""
 
 
 def test_a_hash_of_ones_own_goes_before_an_inherited_password(tmp_path: Path) -> None:
@@ -391,8 +389,8 @@ def test_an_empty_password_is_none(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.write_text("")
     for result in (
-        prebake("render", env={"PREBAKE_PASSWORD": ""}),
-        prebake("render", "--password-file", empty),
+        inside("render", env={"PREBAKE_PASSWORD": ""}),
+        inside("render", "--password-file", empty),
     ):
         assert result.code == 3
         assert "The password is empty" in result.err
@@ -401,19 +399,19 @@ def test_an_empty_password_is_none(tmp_path: Path) -> None:
 def test_surprises_of_a_class_are_told(tmp_path: Path) -> None:
     text = "packages: [git]\nfiles: [{path: /a, content: x, owner: ubunut}]\n"
     text += "autoinstall: {storage: {layout: {name: lvm}}}\n"
-    result = prebake("validate", classes(tmp_path, it=text))
+    result = inside("validate", classes(tmp_path, it=text))
     assert result.code == 0
     assert "it.yaml:2:39: Nobody called `ubunut` is on the machine, unless a package brings one." in result.err
     assert "it.yaml:3:33: On a disk of more than 12 GiB the root volume gets only half of it." in result.err
     assert load(tmp_path / "it.yaml").model.autoinstall != {}
     assert not spec(tmp_path, text).whole_disk
-    assert "nobody keeps it in" in prebake("iso", classes(tmp_path, it="offline: true\n"), "--iso", "none.iso").err
+    assert "nobody keeps it in" in inside("iso", classes(tmp_path, it="offline: true\n"), "--iso", "none.iso").err
 
 
 def test_a_folder_of_templates_has_to_be_there(tmp_path: Path) -> None:
-    assert prebake("render", "--templates", tmp_path / "none").code == 2
+    assert inside("render", "--templates", tmp_path / "none").code == 2
     for text in ("{{ 1 / 0 }}", "{% for x in range(10 ** 9) %}{% endfor %}", "{{ hostname | scalar(1, 2) }}"):
         (tmp_path / "user-data.j2").write_text(text)
-        result = prebake("render", "--templates", tmp_path)
+        result = inside("render", "--templates", tmp_path)
         assert result.code == 3
         assert "The template user-data.j2 cannot be rendered" in result.err

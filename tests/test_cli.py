@@ -18,7 +18,7 @@ from passlib.hash import sha512_crypt
 
 from builder.command import run
 from builder.media.image import inspect, read_file
-from tests.command_line import prebake
+from tests.command_line import inside, prebake
 from tests.isofixture import VARIANTS, extract, medium, missing_programs
 
 if TYPE_CHECKING:
@@ -47,15 +47,15 @@ def test_a_path_that_is_no_iso(nothing_left: Path, tmp_path: Path) -> None:
     for name, (data, words) in cases.items():
         path = tmp_path / name
         path.write_bytes(data)
-        result = prebake("image", "--iso", path, "-o", nothing_left)
+        result = inside("image", "--iso", path, "-o", nothing_left)
         assert (result.code, result.out) == (5, "")
         assert words in result.err
         assert str(path) in result.err
         assert "Traceback" not in result.err
-    result = prebake("image", "--iso", tmp_path / "none.iso", "-o", nothing_left)
+    result = inside("image", "--iso", tmp_path / "none.iso", "-o", nothing_left)
     assert result.code == 5
     assert "There is no ISO at" in result.err
-    result = prebake("image", "--iso", tmp_path, "-o", nothing_left)
+    result = inside("image", "--iso", tmp_path, "-o", nothing_left)
     assert result.code in {2, 5}
 
 
@@ -79,11 +79,11 @@ def test_an_image_that_exists(tmp_path: Path) -> None:
     kept.write_text("precious")
     (kept.parent / "manifest.json").write_text("{}")
     for arguments in (("--iso", medium(LAYOUTS[0])), ("--medium", "rehearsal")):
-        result = prebake("image", *arguments, "--name", "mine", "-o", tmp_path / "output")
+        result = inside("image", *arguments, "--name", "mine", "-o", tmp_path / "output")
         assert (result.code, result.out) == (2, "")
         assert "exists already" in result.err
         assert "--force" in result.err
-        result = prebake("image", *arguments, "--name", "mine", "-o", tmp_path / "output", "--force")
+        result = inside("image", *arguments, "--name", "mine", "-o", tmp_path / "output", "--force")
         assert (result.code, result.out) == (2, "")
         assert "no image folder of prebake's" in result.err
     assert kept.read_text() == "precious"
@@ -145,18 +145,18 @@ def test_a_full_disk_is_known_before(tmp_path: Path) -> None:
     ],
 )
 def test_bad_options(arguments: tuple[str, ...], code: int, words: str, nothing_left: Path) -> None:
-    result = prebake("image", *arguments, "-o", nothing_left)
+    result = inside("image", *arguments, "-o", nothing_left)
     assert (result.code, result.out) == (code, "")
     assert words in result.err
 
 
 def test_render_shows_no_hash_unless_asked() -> None:
-    hidden = prebake("render")
-    shown = prebake("render", "--show-hash", env={"PREBAKE_PASSWORD": "other"})
+    hidden = inside("render")
+    shown = inside("render", "--show-hash", env={"PREBAKE_PASSWORD": "other"})
     assert hidden.code == shown.code == 0
     assert "$6$" not in hidden.out
     assert sha512_crypt.verify("other", yaml.safe_load(shown.out)["autoinstall"]["identity"]["password"])
-    assert "ttyAMA0" in prebake("render", "--arch", "arm64").out
+    assert "ttyAMA0" in inside("render", "--arch", "arm64").out
 
 
 @needs_iso
@@ -240,23 +240,23 @@ def test_a_medium_that_was_remastered_by_hand_has_one_set_of_answers(tmp_path: P
 def test_explain(tmp_path: Path) -> None:
     log = tmp_path / "console.log"
     log.write_bytes(b"start: subiquity/Late/run: \r\nAn error occurred. Press enter to start a shell\r\n")
-    result = prebake("explain", log, "--json")
+    result = inside("explain", log, "--json")
     told = json.loads(result.out)
     assert result.code == 0
     assert set(told) == {"verdict", "phase", "cause", "reason", "hint", "lines"}
     assert told["verdict"] == "failure"
-    assert "failure" in prebake("explain", log).out
-    assert prebake("explain", tmp_path / "none").code == 2
+    assert "failure" in inside("explain", log).out
+    assert inside("explain", tmp_path / "none").code == 2
 
 
 def test_verify_refuses_what_is_no_image(tmp_path: Path) -> None:
-    assert prebake("verify", tmp_path / "none.qcow2").code == 2
+    assert inside("verify", tmp_path / "none.qcow2").code == 2
     bad = tmp_path / "bad.qcow2"
     bad.write_bytes(b"QFI\xfb" + b"\xff" * 600)
     text = tmp_path / "text.qcow2"
     text.write_text("no image at all\n" * 100)
     for path in (bad, text):
-        result = prebake("verify", path)
+        result = inside("verify", path)
         assert result.code == 11
         assert "is no disk image" in result.err
         assert "Traceback" not in result.err
@@ -272,8 +272,19 @@ def test_errors_as_json(tmp_path: Path) -> None:
 def test_help_and_version() -> None:
     assert "unattended" in prebake("--help").out
     assert prebake("--version").out.startswith("prebake, version ")
-    for name in ("image", "iso", "render", "rehearsal", "explain", "verify", "doctor"):
-        assert prebake(name, "--help").code == 0
+    for name in (
+        "image",
+        "iso",
+        "render",
+        "validate",
+        "class-schema",
+        "rehearsal",
+        "explain",
+        "verify",
+        "doctor",
+        "releases",
+    ):
+        assert inside(name, "--help").code == 0
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")

@@ -232,7 +232,19 @@ def _netplan(network: Mapping[str, Any], path: Path) -> Iterator[Problem]:
 
 def _user_data(answers: Mapping[str, Any]) -> Iterator[Problem]:
     """Sections that slipped into `user-data` reach cloud-init, which does not know them."""
-    own = {"version", "packages", "locale", "timezone", "keyboard", "network", "snaps", "apt", "ssh", "reporting"}
+    own = {
+        "version",
+        "packages",
+        "locale",
+        "timezone",
+        "keyboard",
+        "network",
+        "snaps",
+        "apt",
+        "ssh",
+        "reporting",
+        "drivers",
+    }
     for key in answers.get("user-data", {}):
         if key in SECTIONS and key not in own:
             yield Problem(("user-data", key), f"{shown(key)} is autoinstall's; cloud-init does not know it.", key=True)
