@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 ARCHIVES = {"amd64": "http://archive.ubuntu.com/ubuntu", "arm64": "http://ports.ubuntu.com/ubuntu-ports"}
 """Where Ubuntu's installer finds packages unless it is told otherwise."""
 SECONDS = 10.0
-SERVER_ERROR = 500
+PROBES = ("", "noble/InRelease", "jammy/InRelease")
+"""What an archive has below /dists/: a list of it, or one of the series that are long supported."""
 
 
 def settled(spec: Spec, arch: str, report: Reporter, *, needs: str = "") -> Spec:
@@ -55,20 +56,20 @@ def settled(spec: Spec, arch: str, report: Reporter, *, needs: str = "") -> Spec
 def unreachable(archive: str, proxy: str = "") -> str | None:
     """Return why an archive of packages cannot be used from here, or None if it can.
 
-    The guest does not know this host's own proxies, so only ``proxy`` counts.
+    The guest does not know this host's own proxies, so only ``proxy`` counts. Not every mirror lists its folders, so
+    releases are asked for by name too.
     """
-    address = f"{archive.rstrip('/')}/dists/"
-    shown = without_credentials(address)
+    trouble = ""
     try:
-        with (
-            httpx.Client(proxy=proxy or None, trust_env=False, follow_redirects=True, timeout=SECONDS) as client,
-            client.stream("GET", address) as answer,
-        ):
-            status = answer.status_code
+        with httpx.Client(proxy=proxy or None, trust_env=False, follow_redirects=True, timeout=SECONDS) as client:
+            for name in PROBES:
+                with client.stream("GET", f"{archive.rstrip('/')}/dists/{name}") as answer:
+                    status = answer.status_code
+                if status < httpx.codes.BAD_REQUEST:
+                    return None
+                if status not in {httpx.codes.NOT_FOUND, httpx.codes.FORBIDDEN}:
+                    return f"it answers {status}"
+                trouble = f"it answers {status} to {without_credentials(archive).rstrip('/')}/dists/{name}"
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, ValueError) as error:
-        return str(error).rstrip(".") or type(error).__name__
-    if status == httpx.codes.NOT_FOUND:
-        return f"there is no {shown}, so it holds no Debian archive"
-    if status >= SERVER_ERROR or status in {httpx.codes.PROXY_AUTHENTICATION_REQUIRED, httpx.codes.UNAUTHORIZED}:
-        return f"it answers {status}"
-    return None
+        return without_credentials(str(error).rstrip(".")) or type(error).__name__
+    return f"{trouble}, so it holds no archive of Ubuntu's"

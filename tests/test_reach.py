@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import re
 import socket
 import threading
 from typing import TYPE_CHECKING
@@ -31,7 +32,9 @@ class Archive(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer."""
         self.seen.append(self.path)
-        status = int(self.path.split("/")[-3]) if "//" not in self.path else 200
+        status = int(re.findall(r"/(\d{3})/", self.path)[0])
+        if status == 206:  # a mirror that lists no folders
+            status = 200 if self.path.endswith("/InRelease") else 403
         self.send_response(status)
         if status == 302:
             self.send_header("Location", "/200/dists/")
@@ -81,7 +84,9 @@ def test_an_archive_that_answers_is_used(monkeypatch: pytest.MonkeyPatch, nobody
 
 def test_what_is_no_archive_is_told(nobody: str) -> None:
     with serving() as (address, _):
-        assert "so it holds no Debian archive" in (unreachable(f"{address}/404") or "")
+        said = unreachable(f"{address}/404") or ""
+        assert said == f"it answers 404 to {address}/404/dists/jammy/InRelease, so it holds no archive of Ubuntu's"
+        assert unreachable(f"{address}/206") is None
         assert unreachable(f"{address}/503") == "it answers 503"
         assert unreachable(f"{address}/407") == "it answers 407"
     for wrong in (nobody, "http://a..b/ubuntu", "http://no-such-host.invalid/ubuntu"):
