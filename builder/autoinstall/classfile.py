@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from builder.autoinstall.located import Document, read
 from builder.autoinstall.model import ClassFile
 from builder.autoinstall.problems import Path, Place, Problem, advice, dotted, nearest, refuse, shown
+from builder.autoinstall.shapes import kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -109,7 +110,7 @@ def _collect(path: FilePath, documents: list[Document], chain: tuple[str, ...]) 
     written = document.written if document.written is not None else {}
     if not isinstance(written, dict):
         problem = Problem(
-            (), f"A class file holds keys with values, as in `release: 24.04`; here stands {_kind(written)}."
+            (), f"A class file holds keys with values, as in `release: 24.04`; here stands {kind(written)}."
         )
         refuse([document.located(problem)], f"`{path}`")
     values: dict[str, Any] = dict(written)
@@ -225,22 +226,22 @@ def _validated(values: Mapping[str, Any]) -> tuple[ClassFile | None, list[Proble
 
 def _problem(error: ErrorDetails) -> Problem:
     """Say one of pydantic's errors in our words; a secret's value is never said."""
-    kind, path = error["type"], tuple(error["loc"])
+    sort, path = error["type"], tuple(error["loc"])
     value = error["input"]
     secret = bool({"password", "password-hash"} & {str(part) for part in path})
-    if kind == "extra_forbidden":
+    if sort == "extra_forbidden":
         known = _keys_at(path[:-1])
         return Problem(path, f"{shown(path[-1])} is no key of a class file.", advice(path[-1], known), key=True)
-    if kind == "missing":
+    if sort == "missing":
         return Problem(path[:-1], f"`{path[-1]}` is missing in `{dotted(path[:-1])}`.")
-    if kind == "value_error":
+    if sort == "value_error":
         return Problem(path, str(error["ctx"]["error"]))
-    if kind == "literal_error":
+    if sort == "literal_error":
         known = error["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
         return Problem(path, f"{shown(value)} is no {_noun(path)}.", advice(value, known))
-    if kind in KINDS:
-        seen = "something else" if secret else _kind(value)
-        return Problem(path, f"`{dotted(path)}` is {seen}; expected {KINDS[kind]}.")
+    if sort in KINDS:
+        seen = "something else" if secret else kind(value)
+        return Problem(path, f"`{dotted(path)}` is {seen}; expected {KINDS[sort]}.")
     return Problem(path, f"`{dotted(path)}`: {error['msg']}.")
 
 
@@ -248,14 +249,6 @@ def _noun(path: Path) -> str:
     words = {"arch": "architecture prebake builds for", "updates": "choice of updates", "exports": "format to export"}
     key = str(next(part for part in reversed(path) if isinstance(part, str)))
     return words.get(key, f"choice of `{key}`")
-
-
-def _kind(value: object) -> str:
-    if isinstance(value, dict):
-        return "a mapping of keys"
-    if isinstance(value, list):
-        return "a list"
-    return "empty" if value is None else shown(value)
 
 
 def _keys_at(path: Path) -> list[str]:
