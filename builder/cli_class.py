@@ -44,6 +44,8 @@ TEMPLATES = click.Path(path_type=Path, file_okay=False, exists=True)
 KEYS = ("hostname", "disk", "storage", "firmware", "locale", "keyboard", "timezone", "swap", "updates", "source",
         "proxy", "release", "arch")  # fmt: skip
 """Options that are called like a key of the class file."""
+BESIDE = ("name", "disk", "firmware", "release", "arch", "offline", "user")
+"""What an autoinstall file does not say: these may be given beside it (who the user is it does say)."""
 
 PASSWORDS = options(
     click.option("--password-file", type=FILE, help=f"Holds the password; or set {PASSWORD}.  [default: powercoders]"),
@@ -84,7 +86,6 @@ class Wanted:
     model: ClassFile
     spec: Spec
     named: bool
-    class_: Class | None = None
     own: OwnAnswers | None = None
     folders: tuple[Path, ...] = ()
 
@@ -108,6 +109,11 @@ def wanted_of(given: dict[str, Any], ui: Ui, *, name: str = "image", login: bool
     if path is not None and given.get("user_data") is not None:
         raise UsageError("A class file and --user-data exclude each other.", hint="Give one of them.")
     overrides = overrides_of(given)
+    said = [key for key in ("templates", *overrides) if given.get("user_data") and given.get(key) and key not in BESIDE]
+    said += [option for option in ("user", "full_name") if given.get("user_data") and given.get(option)]
+    if said:
+        option = f"--{said[0].replace('_', '-')}"
+        raise UsageError(f"{option} and --user-data exclude each other.", hint=f"Say it in {given['user_data'].name}.")
     found = classfile.load(path, overrides) if path is not None else None
     model = found.model if found else classfile.plain(overrides)
     password = password_of(given)
@@ -127,7 +133,7 @@ def wanted_of(given: dict[str, Any], ui: Ui, *, name: str = "image", login: bool
         for warning in answers.warnings:
             ui(Note(str(warning), "warning"))
     folders = (given["templates"],) if given.get("templates") else ()
-    wanted = Wanted(model, spec, called is not None, found, answers, folders)
+    wanted = Wanted(model, spec, called is not None, answers, folders)
     try:
         warnings = check(spec, login=login, own=answers is not None)
         if not given.get("iso"):  # otherwise the medium tells

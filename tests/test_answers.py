@@ -280,6 +280,10 @@ def test_a_users_template_goes_before_ours_file_by_file(tmp_path: Path) -> None:
     (tmp_path / "user-data.j2").write_text(ours.replace("{{ hostname | scalar }}", "other"))
     with pytest.raises(AnswersError, match="does not say what was asked for: hostname"):
         render(LESSON, password_hash=HASH, folders=(tmp_path,))
+    emptied = f"{ours.partition('    geoip')[0]}  storage:{ours.partition('  storage:')[2]}"
+    (tmp_path / "user-data.j2").write_text(emptied)
+    with pytest.raises(AnswersError, match="cannot be read back"):
+        render(LESSON, password_hash=HASH, folders=(tmp_path,))
     (tmp_path / "user-data.j2").write_text(ours.replace("install-server", "install_server"))
     with pytest.raises(AnswersError, match="`install_server` is no key of `ssh`"):
         render(LESSON, password_hash=HASH, folders=(tmp_path,))

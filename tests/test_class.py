@@ -16,7 +16,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builder.autoinstall import known, values
+from builder.autoinstall import known, own, values
 from builder.autoinstall.check import check
 from builder.autoinstall.classfile import load, plain
 from builder.autoinstall.content import sections_for
@@ -406,6 +406,18 @@ def test_surprises_of_a_class_are_told(tmp_path: Path) -> None:
     assert load(tmp_path / "it.yaml").model.autoinstall != {}
     assert not spec(tmp_path, text).whole_disk
     assert "nobody keeps it in" in inside("iso", classes(tmp_path, it="offline: true\n"), "--iso", "none.iso").err
+
+
+def test_what_an_autoinstall_file_says_no_option_says_too(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(f"version: 1\nidentity: {{hostname: vm, username: ann, password: '{HASH}'}}\nlocale: de_CH.UTF-8\n"
+                    "storage: {layout: {name: direct}}\n")  # fmt: skip
+    for option, value in (("--hostname", "x"), ("--user", "bob"), ("--full-name", "Bob"), ("--templates", tmp_path)):
+        result = inside("render", "--user-data", path, option, value)
+        assert (result.code, f"{option} and --user-data exclude each other" in result.err) == (2, True), result.err
+    assert inside("render", "--user-data", path, "--disk", "20G").code == 0
+    found = own.spec_for(own.load(path), Spec(name="x"), "hunter2")
+    assert (found.locale, found.keyboard, found.timezone) == ("de_CH.UTF-8", "us", "")
 
 
 def test_a_folder_of_templates_has_to_be_there(tmp_path: Path) -> None:

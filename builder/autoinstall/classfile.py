@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +47,6 @@ class Class:
     path: FilePath
     model: ClassFile
     documents: tuple[Document, ...]
-    given: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -77,7 +76,7 @@ def load(path: FilePath, overrides: Mapping[str, Any] | None = None) -> Class:
     if model is None:
         refuse([_placed(one, documents, overrides or {}) for one in problems], f"`{path}`")
         raise AssertionError(problems)
-    found = Class(path, model, tuple(documents), given)
+    found = Class(path, model, tuple(documents))
     if model.name is None:
         _check_stem(found)
     return found

@@ -74,18 +74,23 @@ def load(path: FilePath, installer: Version | None = None, sources: Collection[s
 
 
 def spec_for(own: OwnAnswers, spec: Spec, password: str | None, *, login: bool = True) -> Spec:
-    """Return ``spec`` as its own answers make it: user, host name, layout.
+    """Return ``spec`` as its own answers make it: user, host name, language, layout.
 
     Raises AnswersError if the password is not known but needed: with ``login`` prebake logs in with it.
     """
     identity = own.answers["identity"]
     storage = own.answers.get("storage") or {}
     layout = storage.get("layout") or {}
+    keyboard = own.answers.get("keyboard") or {}
     known = check_password(identity["password"], password, str(own.path)) if login else User.password
     return replace(
         spec,
         user=User(identity["username"], identity.get("realname", ""), known, identity["password"]),
         hostname=identity["hostname"],
+        locale=own.answers.get("locale", spec.locale),
+        keyboard=keyboard.get("layout", spec.keyboard),
+        keyboard_variant=keyboard.get("variant", ""),
+        timezone=own.answers.get("timezone", ""),
         storage="lvm" if layout.get("name") == "lvm" else "direct",
         whole_disk=layout.get("name") == "direct" or layout.get("sizing-policy") == "all",
         ssh_server=(own.answers.get("ssh") or {}).get("install-server") is True

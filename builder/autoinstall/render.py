@@ -314,7 +314,7 @@ def prove(text: str, spec: Spec, password_hash: str) -> dict[str, Any]:
             "sizing-policy": (told["storage"]["layout"].get("sizing-policy") == "all", spec.storage == "lvm"),
         }
         arrived |= {key: pair for key, pair in _optional(told, spec).items() if pair[1]}
-    except (yaml.YAMLError, KeyError, TypeError) as error:
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:  # an empty section has no keys to ask for
         reason = str(error).splitlines()[0]
         raise AnswersError(f"The rendered user-data cannot be read back: {reason}.") from None
     changed = [key for key, (got, wanted) in arrived.items() if got != wanted]
