@@ -1,0 +1,31 @@
+"""A clock for patience: it stands while prebake does not run, as after SIGSTOP or while its host sleeps."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class AwakeClock:
+    """Seconds since it was made in which prebake was awake.
+
+    It must be looked at every few seconds. Whoever looks as often and still finds that more than ``longest``
+    seconds have gone since the last look has not run meanwhile, so no more than ``longest`` of them count.
+    ``now`` is the clock beneath, in seconds; one that goes backwards is taken to stand.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic, longest: float = 5.0) -> None:
+        self._now = now
+        self._longest = longest
+        self._last = now()
+        self._awake = 0.0
+
+    def seconds(self) -> float:
+        """Return how many seconds prebake was awake since the clock was made."""
+        now = self._now()
+        self._awake += max(0.0, min(now - self._last, self._longest))
+        self._last = now
+        return self._awake
