@@ -1,4 +1,4 @@
-"""The guest's serial line, through pexpect: read it line by line, wait for words, type. Every byte is kept."""
+"""The guest's serial line, through pexpect: read what has come, wait for words, type. Every byte is kept."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ else:
 READ_AT_ONCE = 65536
 WINDOW = 16384
 """How many of the last bytes are searched for words, and remembered for an error's last lines."""
+ANYTHING = re.compile(rb"(?s).+")
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b\][^\x07]*\x07|\x1b[^\[\]]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -39,8 +40,14 @@ class _Spawn(_Base):
         self._take = take
 
     def read_nonblocking(self, size: int = 1, timeout: float | None = -1) -> bytes:
-        """Read as pexpect does, and hand on what came."""
-        data = super().read_nonblocking(size, timeout)
+        """Read as pexpect does, and hand on what came. Raises EOF, TIMEOUT."""
+        try:
+            data = super().read_nonblocking(size, timeout)
+        except BlockingIOError as error:  # a timeout of exactly 0
+            raise TIMEOUT("Nothing is there.") from error
+        except ConnectionResetError as error:  # the other side went without having read what was typed
+            self.flag_eof = True
+            raise EOF("The line was reset.") from error
         self._take(data)
         return data
 
@@ -54,19 +61,34 @@ class SerialLine:
     def __init__(self, end: socket.socket, record: IO[bytes], heard: Callable[[bytes], None]) -> None:
         self._record = record
         self._heard = heard
-        self._recent = b""
+        self._recent = bytearray()
         self._spawn = _Spawn(end, self._take)
 
     def _take(self, data: bytes) -> None:
-        self._recent = (self._recent + data)[-WINDOW:]
+        self._recent += data
+        if len(self._recent) > 2 * WINDOW:  # not at every byte that comes
+            del self._recent[:-WINDOW]
         self._record.write(data)
         self._record.flush()
         self._heard(data)
 
     def tail(self, lines: int = 20) -> list[str]:
         """Return the last lines heard, without control characters."""
-        text = CONTROL.sub("", self._recent.decode("utf-8", "replace").replace("\r\n", "\n"))
+        recent = bytes(self._recent[-WINDOW:])
+        text = CONTROL.sub("", recent.decode("utf-8", "replace").replace("\r\n", "\n"))
         return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
+
+    def read(self, seconds: float) -> bytes:
+        """Return all that has come, or what comes first within ``seconds``, which may be nothing.
+
+        At most READ_AT_ONCE bytes beyond what an earlier call has left. Where lines end is no matter: whoever wants
+        lines from a fast console cuts them from larger pieces, for a search of pexpect's costs more than a line.
+        Raises LineClosedError once the line is closed and all of it was returned.
+        """
+        found = self._spawn.expect([ANYTHING, EOF, TIMEOUT], timeout=seconds, searchwindowsize=None)
+        if found == 1:
+            raise LineClosedError
+        return _taken(self._spawn.after) if found == 0 else b""
 
     def read_line(self, seconds: float) -> bytes:
         """Return the next line with its end, or, if none ends within ``seconds``, whatever has come of it.
