@@ -11,6 +11,8 @@ from builder import __version__, command
 from builder.autoinstall.network import without_credentials
 from builder.events import Note
 from builder.install import evidence
+from builder.install.record import write_cast
+from builder.install.stage import GUEST
 from builder.publish.manifest import manifest, sha256, sha256sums, write_manifest
 from builder.vm.qemu import program
 from builder.workspace import put_aside
@@ -25,6 +27,11 @@ if TYPE_CHECKING:
     from builder.spec import Spec
     from builder.story import Job, Story
     from builder.vm import disk
+
+
+GUEST_LOGS = "guest-logs.tgz"
+"""The file at the other end of the guest's evidence port, in the folder of the build."""
+TEXTS = frozenset({".log", ".jsonl", ".json", ".txt"})
 
 
 def describe(
@@ -92,15 +99,18 @@ def keep_evidence(job: Job, work: Path, answers: Answers | None, story: Story, e
     """Put what tells why the build failed into ``NAME.failed``, and say so in the error."""
     logs = work / "result/logs"
     secrets = answers.secrets if answers else ()
-    evidence.unpack_guest_logs(work / "guest-logs.tgz", logs / "guest", secrets)
+    evidence.unpack_guest_logs(work / GUEST_LOGS, logs / GUEST, secrets)
     if answers is not None:
         (logs / "user-data").write_text(answers.masked())
-    evidence.write_report(logs, error.message, story.trace.verdict, story.trace.argv, story.trace.said)
+    error.message = evidence.masked(error.message.encode(), secrets).decode()
+    evidence.write_report(
+        logs, error.message, story.trace.verdict, story.trace.argv, story.trace.said, more=story.trace.host
+    )
     if job.keep and (work / "disk.qcow2").exists():
         (work / "disk.qcow2").rename(logs / "disk.qcow2")
-    mask_logs(logs, secrets, job.spec.user.password)
-    typed = (evidence.masked_typed(line.encode(), job.spec.user.password) for line in error.console)
-    error.console = tuple(line.decode() for line in typed)
+    finish_logs(job, logs, secrets)
+    shown = (evidence.masked(line.encode(), secrets) for line in error.console)
+    error.console = tuple(evidence.masked_typed(line, job.spec.user.password).decode() for line in shown)
     failed = job.output / f"{job.spec.name}.failed"
     try:
         put_aside(logs, failed)
@@ -110,9 +120,14 @@ def keep_evidence(job: Job, work: Path, answers: Answers | None, story: Story, e
     error.evidence = failed
 
 
-def mask_logs(logs: Path, secrets: tuple[str, ...], password: str) -> None:
-    """Mask secrets in the recorded consoles: a terminal can echo what was typed while it changed its mode."""
-    for path in logs.glob("*.log"):
+def finish_logs(job: Job, logs: Path, secrets: tuple[str, ...]) -> None:
+    """Make the recording of the console, and mask secrets in all that was recorded.
+
+    A terminal can echo what was typed while it changed its mode.
+    """
+    password = job.spec.user.password
+    write_cast(logs, lambda raw: evidence.blotted(raw, secrets, password), job.spec.name)
+    for path in (path for path in logs.iterdir() if path.suffix in TEXTS):
         data = path.read_bytes()
         clean = evidence.masked_typed(evidence.masked(data, secrets), password)
         if clean != data:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builder import command
@@ -20,12 +21,13 @@ from builder.errors import InstallError, MachineError, StalledError, Verificatio
 from builder.events import Note
 from builder.image import stages
 from builder.install.patience import patience
+from builder.install.record import CAST
 from builder.install.site import Site
 from builder.install.stage import install
 from builder.media.changes import stated, totals
 from builder.media.image import inspect
 from builder.media.remaster import Patch, write_iso
-from builder.outcome import describe, keep_evidence, mask_logs, publish
+from builder.outcome import GUEST_LOGS, describe, finish_logs, keep_evidence, publish, qemu_version
 from builder.story import Story
 from builder.vm import accel, disk
 from builder.workspace import check_free, check_place, deliver, existing_parent, workspace
@@ -63,6 +65,7 @@ def build_image(job: Job, report: Reporter) -> Path:
         check_free(existing_parent(job.output), 3 * medium.size + (1 << 30), "The build")
         probe = accel.choose(job.accel, medium.arch or "amd64", report)
         check_patience(medium, probe.name, report)
+    story.trace.host = {"accelerator": probe.name, "speed": probe.speed, "qemu": qemu_version(medium.arch or "amd64")}
     limits = patience(probe.speed, install=job.install_seconds, silence=job.silent_seconds)
     with workspace(job.output, job.spec.name) as work:
         logs = work / "result/logs"
@@ -79,9 +82,9 @@ def build_image(job: Job, report: Reporter) -> Path:
                 target = work / "disk.qcow2"
                 disk.create(target, job.spec.disk)
                 install(
-                    installer(machine, job.spec, overlay, target, work / "guest-logs.tgz"),
+                    installer(machine, job.spec, overlay, target, work / GUEST_LOGS),
                     answers.token,
-                    site,
+                    replace(site, secrets=answers.secrets),
                     trace=story.trace,
                 )
             with story.stage("settle", "First boot, and sealing"):
@@ -94,7 +97,8 @@ def build_image(job: Job, report: Reporter) -> Path:
                 stages.refuse_bad(done)
             with story.stage("publish", "Writing manifest and checksums"):
                 details = describe(job, medium, probe.name, info, seen=(seen, again), story=story)
-                mask_logs(logs, answers.secrets, job.spec.user.password)
+                finish_logs(job, logs, answers.secrets)
+                (logs / CAST).rename(image.parent / CAST)
                 publish(job, medium, image, details)
                 deliver(work / "result", job.target, force=job.force)
         except TELLING as error:

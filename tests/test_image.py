@@ -10,7 +10,6 @@ import socket
 import sys
 import tarfile
 import threading
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,7 +22,8 @@ from builder.image.session import payload
 from builder.image.shell import LOGIN, PROMPT
 from builder.image.stages import compact, refuse_bad
 from builder.install.evidence import masked_typed, unpack_guest_logs
-from builder.install.patience import patience
+from builder.install.patience import QUIET, patience
+from builder.install.phases import BY_NAME
 from builder.publish.manifest import manifest, sha256sums
 from builder.spec import GIB, Spec
 from builder.vm import disk
@@ -162,10 +162,23 @@ def test_words_are_waited_for(line: tuple[SerialLine, socket.socket, io.BytesIO,
 
 def test_patience_follows_the_speed_of_the_host() -> None:
     emulated, hardware, slow = patience(1.0), patience(12.0), patience(0.5)
-    assert emulated.silence == 3 * hardware.silence
+    assert emulated.silence("curthooks") > 3 * hardware.silence("curthooks") > 3 * 418 / 12
     assert slow.install == 2 * emulated.install
     assert patience(None) == emulated
-    assert patience(1.0, install=5, silence=2) == replace(emulated, install=5, silence=2)
+    assert patience(1.0, install=5).install == 5
+    assert patience(1.0, silence=2).silence("curthooks") == 2
+    assert slow.idle > emulated.idle > hardware.idle
+
+
+def test_every_phase_has_its_own_patience_and_none_is_shorter_than_what_was_seen() -> None:
+    assert set(QUIET) == set(BY_NAME)
+    seen = {"kernel": 187, "live-system": 153, "cloud-init": 98, "partitioning": 109, "extract": 131, "curthooks": 418}
+    for phase, seconds in seen.items():
+        assert patience(1.0).silence(phase) > 3 * seconds
+    assert patience(0.25).silence("kernel") > patience(1.0).silence("kernel") > patience(1e9).silence("kernel")
+    assert patience(1e9).silence("kernel") >= 60
+    assert patience(1.0).silence("no such phase") > 600
+    assert patience(1.0).silence(None) == patience(1.0).silence("boot-loader")
 
 
 def make(folder: Path, mark: str, *, ours: bool = True) -> Path:

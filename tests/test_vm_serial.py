@@ -112,7 +112,7 @@ def test_a_flood_comes_in_large_pieces(end: End) -> None:
     flood = b"start: subiquity/Meta/status_GET: \r\n" * 50_000
     sender = threading.Thread(target=end.guest.sendall, args=[flood])
     sender.start()
-    lengths = []
+    lengths: list[int] = []
     while sum(lengths) < len(flood):
         lengths.append(len(end.line.read(5)))
     sender.join()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import itertools
 import socket
+import tempfile
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,6 +17,8 @@ from builder.errors import HostError, InstallError, MachineError, PrebakeError, 
 from builder.events import Event, Phase
 from builder.install import watch as module
 from builder.install.patience import patience
+from builder.install.record import Record
+from builder.install.site import Site
 from builder.install.watch import Watch
 from builder.vm.serial import SerialLine
 from builder.vm.state import RUNNING, State
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 TRANSCRIPTS = Path(__file__).parent.parent.parent / "shared/transcripts"
 OFF = State("shutdown", reason="guest-shutdown")
 TOKEN = "0123456789abcdef"
+INSTALL = "subiquity/Install/install"
 DONE = f"prebake-sentinel:installed:{TOKEN}\r\n".encode()
 PROMPT = b"An error occurred. Press enter to start a shell\r\n"
 START = b"connecting...  \x08 \r\nstart: subiquity/core_validation: \r\n"
@@ -38,6 +43,7 @@ class Recorded:
     end: State
     ours: socket.socket = field(init=False)
     state: State = RUNNING
+    pid: int | None = None
 
     def __post_init__(self) -> None:
         self.ours, self.theirs = socket.socketpair()
@@ -59,13 +65,18 @@ class Recorded:
         return "qemu: killed\n"
 
 
-def watch(console: bytes, end: State, **limits: float) -> tuple[list[Event], PrebakeError | None]:
+def watch(
+    console: bytes, end: State, *, idle: float | None = None, **limits: float
+) -> tuple[list[Event], PrebakeError | None]:
     events: list[Event] = []
     machine = Recorded(console, end)
     line = SerialLine(machine.ours, io.BytesIO(), lambda _data: None)
+    patient = patience(12.0, **limits)
     error = None
     try:
-        Watch(cast("Machine", cast("Any", machine)), line, TOKEN, patience(12.0, **limits), events.append).run()
+        with tempfile.TemporaryDirectory() as name, Record(Path(name)) as record:
+            site = Site(Path(name), Path(name), replace(patient, idle=idle or patient.idle), events.append)
+            Watch(cast("Machine", cast("Any", machine)), line, TOKEN, site, record).run()
     except PrebakeError as caught:
         error = caught
     finally:
@@ -78,6 +89,8 @@ def watch(console: bytes, end: State, **limits: float) -> tuple[list[Event], Pre
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TICK", 0.02)
+    monkeypatch.setattr(module, "LOOK", 0.04)
+    monkeypatch.setattr(module, "work", lambda _machine: None)
     monkeypatch.setattr(module, "SETTLE", 0.05)
     monkeypatch.setattr(module, "GRACE", 0.1)
 
@@ -149,6 +162,50 @@ def test_silence_and_time() -> None:
     assert "--timeout" in (error.hint or "")
 
 
+def test_a_guest_that_neither_speaks_nor_works_hangs_and_one_that_works_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = START + f"start: {INSTALL}/curtin_install/run/cmd-install/stage-extract: writing\r\n".encode()
+    monkeypatch.setattr(module, "work", lambda _machine: (1.0, 512))
+    _, error = watch(here, RUNNING, idle=0.3, install=30)
+    assert isinstance(error, StalledError)
+    assert "said nothing and done nothing" in error.message
+    assert "It hangs." in error.message
+    assert "Copying the system" in error.message
+    ticks = itertools.count()
+    monkeypatch.setattr(module, "work", lambda _machine: (1.0, next(ticks)))
+    _, error = watch(here, RUNNING, idle=0.3, install=1.0)
+    assert error is not None
+    assert "not done within" in error.message, "the disk is at work"
+    monkeypatch.setattr(module, "work", lambda _machine: (float(next(ticks)), 512))
+    _, error = watch(here, RUNNING, idle=0.3, install=1.0)
+    assert error is not None
+    assert "not done within" in error.message, "a processor is at work"
+
+
+def test_an_idle_guest_may_wait_for_a_command_of_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "work", lambda _machine: (1.0, 512))
+    _, error = watch(START + b"running early commands\r\n  running sleep 900\r\n", RUNNING, idle=0.1, install=0.8)
+    assert error is not None
+    assert "not done within" in error.message
+
+
+def test_a_turning_bar_is_no_word() -> None:
+    _, error = watch(b"\r\nconnecting...  " + b"\x08-" * 2000, RUNNING, silence=0.3)
+    assert isinstance(error, StalledError)
+    assert "Nothing more came" in error.message
+
+
+def test_a_machine_that_goes_down_by_itself() -> None:
+    _, error = watch(START, State("shutdown", reason="guest-reset"))
+    assert isinstance(error, InstallError)
+    assert "rebooted before the installer had said that it was done" in error.message
+    assert "again and again" in error.message
+    _, error = watch(START, State("shutdown", reason="guest-panic"))
+    assert isinstance(error, InstallError)
+    assert "guest-panic" in error.message
+
+
 def test_the_host_and_qemu() -> None:
     _, error = watch(START, State("io-error", reason="No space", device="/x/disk.qcow2", nospace=True))
     assert isinstance(error, HostError)
@@ -159,6 +216,7 @@ def test_the_host_and_qemu() -> None:
     _, error = watch(START, State("exited", code=-9))
     assert isinstance(error, MachineError)
     assert "qemu: killed" in error.message
+    assert "killed by signal 9" in error.message
 
 
 def test_a_panic_and_a_rescue_prompt_without_line_end() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from builder.install.advice import TRIGGERS, Advice
@@ -29,11 +29,15 @@ LONGEST = 1000
 
 @dataclass(frozen=True)
 class Words:
-    """Something the console said that may be the reason: where (a step's path, or "") and in which phase."""
+    """Something that may be the reason: where it was said (a step's path, a log, or ""), and in which phase.
+
+    ``basic`` words are those of kernel and systemd on the machine itself, from which the rest follows.
+    """
 
     text: str
     path: str = ""
     phase: str | None = None
+    basic: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,13 +115,15 @@ def known(text: str, path: str) -> bool:
 
 def diagnose(evidence: Evidence) -> Diagnosis:
     """Return the likely cause of what ``evidence`` shows."""
-    words = [Words(readable(each.text), each.path, each.phase) for each in evidence.words]
-    for rule in RULES:
-        for each in words:
-            groups = _fits(rule, each)
-            if groups is None or (rule.phases and (each.phase or evidence.phase) not in rule.phases):
-                continue
-            return advise(rule.advice, evidence, each.text or _doing(evidence), groups)
+    words = [replace(each, text=readable(each.text)) for each in evidence.words]
+    for rule, each in (
+        *((rule, each) for rule in RULES for each in words if each.basic),
+        *((rule, each) for rule in RULES for each in words),
+    ):
+        groups = _fits(rule, each)
+        if groups is None or (rule.phases and (each.phase or evidence.phase) not in rule.phases):
+            continue
+        return advise(rule.advice, evidence, each.text or _doing(evidence), groups)
     told = sorted((each for each in words if each.text), key=lambda each: not each.path)
     reason = told[0].text if told else None
     advice = TRIGGERS.get(evidence.trigger)
@@ -145,7 +151,7 @@ def _doing(evidence: Evidence) -> str | None:
 def _unexplained(evidence: Evidence, reason: str | None, words: list[Words]) -> Advice:
     """Choose an advice for a failure whose words are not known, or which has none."""
     key = "unknown"
-    if reason is None and any("/curtin_install" in each.path for each in words):
+    if any("/curtin_install" in each.path for each in words):
         stage = f"stage-{evidence.phase}"
         key = stage if stage in TRIGGERS else "stage"
     elif reason is None and evidence.phase == "early-commands":

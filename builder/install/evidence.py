@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import shlex
+import shutil
 import tarfile
+import time
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
+
+from builder.install.guestlogs import CRASHES, READ
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 LARGEST = 64 << 20
 """Bytes of a guest's log that are kept; a crash file can be larger than anybody reads."""
+LOOKED_AT = 8 << 20
+"""Bytes at a log's end that are searched for a reason."""
 
 
 def unpack_guest_logs(archive: Path, folder: Path, secrets: Iterable[str]) -> list[str]:
@@ -33,15 +40,31 @@ def unpack_guest_logs(archive: Path, folder: Path, secrets: Iterable[str]) -> li
                         continue
                     stream = tar.extractfile(member)
                     data = stream.read(LARGEST) if stream is not None else b""
-                    target = folder.joinpath(*place.parts)
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    target.write_bytes(masked(data, secrets))
+                    keep_log(folder, place.as_posix(), data, secrets)
                     names.append(place.as_posix())
         except (tarfile.TarError, EOFError, OSError) as error:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "INCOMPLETE.txt").write_text(f"The guest's archive could not be read to its end: {error}\n")
     archive.unlink(missing_ok=True)
     return names
+
+
+def keep_log(folder: Path, name: str, data: bytes, secrets: Iterable[str]) -> None:
+    """Write one log of the guest's, ``name`` as it is there, below ``folder``, with ``secrets`` masked."""
+    target = folder.joinpath(*PurePosixPath(name).parts)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(masked(data, secrets))
+
+
+def read_logs(folder: Path) -> dict[str, str]:
+    """Return the ends of the logs below ``folder`` that may tell a reason, by their path in the guest."""
+    found = {}
+    for path in [*(folder / name for name in READ), *sorted((folder / CRASHES).glob("*.crash"))]:
+        if path.is_file():
+            with path.open("rb") as stream:
+                stream.seek(max(0, path.stat().st_size - LOOKED_AT))
+                found[path.relative_to(folder).as_posix()] = stream.read().decode("utf-8", "replace")
+    return found
 
 
 def masked(data: bytes, secrets: Iterable[str]) -> bytes:
@@ -59,19 +82,61 @@ def masked_typed(data: bytes, password: str) -> bytes:
     """
     if not password:
         return data
-    typed = rb"(?m)(^|[:$#>]\s?)" + re.escape(password.encode()) + rb"(?=\s*$)"
-    return re.sub(typed, rb"\1********", data)
+    return _typed(password).sub(rb"\1********", data)
+
+
+def blotted(data: bytes, secrets: Iterable[str], password: str) -> bytes:
+    """Return ``data`` masked as by `masked` and `masked_typed`, but every byte where it was."""
+    for secret in secrets:
+        if secret:
+            data = data.replace(secret.encode(), b"*" * len(secret.encode()))
+    if not password:
+        return data
+    return _typed(password).sub(lambda found: found[1] + b"*" * (len(found[0]) - len(found[1])), data)
+
+
+def _typed(password: str) -> re.Pattern[bytes]:
+    return re.compile(rb"(?m)(^|[:$#>]\s?)" + re.escape(password.encode()) + rb"(?=\s*$)")
 
 
 def write_report(
-    folder: Path, summary: str, verdict: Mapping[str, object] | None, argv: Iterable[str], said: str
+    folder: Path,
+    summary: str,
+    verdict: Mapping[str, object] | None,
+    argv: Iterable[str],
+    said: str,
+    *,
+    more: Mapping[str, object] | None = None,
 ) -> None:
-    """Write what failed, the verdict on the console, QEMU's command line and words, and what this host is."""
+    """Write what failed, the verdict on the console, QEMU's command line and words, and what this host is.
+
+    ``more`` is what else is known of the host, such as the accelerator.
+    """
     (folder / "error.txt").write_text(summary + "\n")
     if verdict is not None:
         (folder / "verdict.json").write_text(json.dumps(verdict, indent=2) + "\n")
     command = shlex.join(argv)
     if command:
         (folder / "qemu.txt").write_text(f"{command}\n\n{said}")
-    host = {"system": platform.platform(), "machine": platform.machine(), "python": platform.python_version()}
-    (folder / "host.json").write_text(json.dumps(host, indent=2) + "\n")
+    (folder / "host.json").write_text(json.dumps({**host_facts(folder), **(more or {})}, indent=2) + "\n")
+
+
+def host_facts(folder: Path) -> dict[str, object]:
+    """Return what this host is and how busy it is: sizes in bytes, the load of the last 1, 5 and 15 minutes."""
+    facts: dict[str, object] = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "system": platform.platform(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "cpus": os.cpu_count(),
+        "disk_free": shutil.disk_usage(folder).free,
+    }
+    if hasattr(os, "getloadavg"):
+        facts["load"] = [round(one, 2) for one in os.getloadavg()]
+    memory = Path("/proc/meminfo")
+    if memory.exists():
+        rows = dict(line.split(":", 1) for line in memory.read_text().splitlines() if ":" in line)
+        for key, name in (("MemTotal", "memory"), ("MemAvailable", "memory_available")):
+            if key in rows:
+                facts[name] = int(rows[key].split()[0]) * 1024
+    return facts

@@ -142,6 +142,15 @@ class PhaseStarted(ConsoleEvent):
 
 
 @dataclass(frozen=True)
+class PhaseFinished(ConsoleEvent):
+    """The install left a phase behind, which took ``seconds``; a phase that failed is not finished."""
+
+    name: str
+    title: str
+    seconds: float
+
+
+@dataclass(frozen=True)
 class StepFailed(ConsoleEvent):
     """A step finished with other words than it started with, or with those of a known exception.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,9 +14,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Site:
-    """``work`` takes what is thrown away at the end, ``logs`` what is kept; ``limits`` are how long to wait."""
+    """``work`` takes what is thrown away at the end, ``logs`` what is kept; ``limits`` are how long to wait.
+
+    ``secrets`` are blotted out in what is kept.
+    """
 
     work: Path
     logs: Path
     limits: Patience
     report: Reporter
+    secrets: tuple[str, ...] = field(default=(), repr=False)

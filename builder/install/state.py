@@ -5,12 +5,18 @@ from __future__ import annotations
 import re
 from collections import deque
 from functools import reduce
+from typing import TYPE_CHECKING
 
 from builder.install.causes import known
 from builder.install.console import ConsoleParser
 from builder.install.phases import BY_NAME, Phase, milestone_of, phase_of, phase_of_failure
-from builder.install.signals import ConsoleEvent, PhaseStarted, Step, StepFailed
-from builder.install.verdict import Facts, Verdict, conclude, fold
+from builder.install.signals import ConsoleEvent, PhaseFinished, PhaseStarted, Step, StepFailed
+from builder.install.verdict import Facts, Verdict, conclude, fold, told
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from builder.install.causes import Words
 
 TAIL_LINES = 15
 """How many of the last meaningful lines a verdict repeats."""
@@ -89,20 +95,23 @@ class InstallState:
         self._facts = Facts(token=token)
         self._lines: deque[str] = deque(maxlen=TAIL_LINES)
         self._phase: Phase | None = None
+        self._since = 0.0
         self._step: str | None = None
         self._progress = 0.0
         self._last_output: float | None = None
+        self._last_event: float | None = None
 
     def feed(self, data: bytes, at: float = 0.0) -> list[ConsoleEvent]:
         """Take the next ``data`` of the console, which came ``at`` (s on any clock).
 
-        Returns the events it completed, with a PhaseStarted before the event that begins a phase and a
-        StepFailed after a step that failed.
+        Returns the events it completed, with a PhaseFinished and a PhaseStarted before the event that begins a
+        phase, a PhaseFinished after the one that ends all, and a StepFailed after a step that failed.
         """
         if data:
             self._last_output = at
         events: list[ConsoleEvent] = []
         for event in self._parser.feed(data, at):
+            self._last_event = at
             self._take(event, events)
         return events
 
@@ -127,6 +136,16 @@ class InstallState:
         return self._last_output
 
     @property
+    def last_event(self) -> float | None:
+        """When the last line came to its end; a turning bar says nothing, though it moves."""
+        return self._last_event
+
+    @property
+    def trigger(self) -> str:
+        """What decided that the install failed, such as a prompt's kind; empty as long as nothing has."""
+        return self._facts.trigger if self._facts.outcome == "failure" else ""
+
+    @property
     def lines(self) -> tuple[str, ...]:
         """The last meaningful lines; after a failure that is final, those up to it."""
         return tuple(self._lines)
@@ -142,6 +161,10 @@ class InstallState:
             _remember(lines, event)
         return conclude(facts, phase.name if phase is not None else None, tuple(lines))
 
+    def learn(self, words: Iterable[Words]) -> None:
+        """Take what the guest's own logs say, which counts before what the console said."""
+        self._facts = told(self._facts, words)
+
     def _take(self, event: ConsoleEvent, events: list[ConsoleEvent]) -> None:
         failed_for_good = self._facts.final and self._facts.outcome == "failure"
         if not failed_for_good:
@@ -154,13 +177,28 @@ class InstallState:
             if failure is not None:
                 events.append(failure)
                 self._facts = fold(self._facts, failure)
-        if self._facts.outcome == "success":
+        if self._facts.outcome == "success" and self._progress < 1:
             self._progress = 1.0
+            self._finish(event, events)
+
+    def _finish(self, event: ConsoleEvent, events: list[ConsoleEvent]) -> None:
+        if self._phase is not None:
+            events.append(
+                PhaseFinished(
+                    line=event.line,
+                    at=event.at,
+                    name=self._phase.name,
+                    title=self._phase.title,
+                    seconds=event.at - self._since,
+                )
+            )
 
     def _advance(self, event: ConsoleEvent, events: list[ConsoleEvent]) -> None:
         phase = BY_NAME[phase_of(event)]
         if self._phase is None or phase.order > self._phase.order:
-            self._phase, self._step = phase, None
+            if self._progress < 1:
+                self._finish(event, events)
+            self._phase, self._step, self._since = phase, None, event.at
             self._progress = max(self._progress, phase.progress)
             events.append(
                 PhaseStarted(line=event.line, at=event.at, name=phase.name, title=phase.title, progress=self._progress)

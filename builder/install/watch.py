@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from builder.errors import HostError, InstallError, MachineError, StalledError
 from builder.events import Phase
+from builder.install.console import ConsoleParser
+from builder.install.signals import BootFailed, Prompt
 from builder.install.state import InstallState
+from builder.vm import screen
+from builder.vm.activity import work
 from builder.vm.serial import LineClosedError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from builder.errors import PrebakeError
-    from builder.events import Reporter
-    from builder.install.patience import Patience
+    from builder.install.record import Record
+    from builder.install.site import Site
     from builder.install.verdict import Verdict
     from builder.vm.machine import Machine
     from builder.vm.serial import SerialLine
     from builder.vm.state import State
 
 TICK = 0.5
+LOOK = 5.0
+"""Seconds between two looks at whether a silent guest works at all."""
 SETTLE = 3.0
 """How long a question must stand on the console before it counts as asked and unanswered."""
 GRACE = 30.0
 """How long a failed install may take to put itself off; it has saved its logs by then."""
-LONG = {"packages": 3, "updates": 3}
-"""Phases that fetch from the network and say nothing meanwhile: how many times the usual silence they get."""
+BUSY = 0.2
+"""Of one core's time: a guest that takes more works. One that only keeps its clock takes a few hundredths."""
+USERS = frozenset({"early-commands", "late-commands", "packages", "updates", "mirror", "answers", "cloud-init"})
+"""Phases in which an idle guest may wait for the network, for a time to pass, or for a user's own command."""
 ENDING = 10.0
 """How long QEMU may take to say why its serial line was closed."""
 ENDED = ("guest-shutdown", "guest-reset")
@@ -36,15 +43,20 @@ ENDED = ("guest-shutdown", "guest-reset")
 class Watch:
     """Reads the console of one install and decides when it is over."""
 
-    def __init__(self, machine: Machine, line: SerialLine, token: str, limits: Patience, report: Reporter) -> None:
+    def __init__(self, machine: Machine, line: SerialLine, token: str, site: Site, record: Record) -> None:
         self._machine = machine
-        self._line = line
-        self._limits = limits
-        self._report = report
+        self.line = line
+        self._limits = site.limits
+        self._report = site.report
+        self._record = record
         self.state = InstallState(token)
-        self._begun = time.monotonic()
+        self._clock = record.clock
         self._since: float | None = None
         self._shown = ("", "")
+        self._work: tuple[float, int] | None = None
+        self._looked = 0.0
+        self._read = 0.0
+        self._idle_since: float | None = None
 
     def run(self) -> Verdict:
         """Watch until the install is over; return the verdict of one that succeeded.
@@ -54,10 +66,10 @@ class Watch:
         """
         while True:
             try:
-                data = self._line.read_line(TICK)
+                data = self.line.read(TICK)
             except LineClosedError:
                 break
-            self.state.feed(data, time.monotonic())
+            self._record.tell(self.state.feed(data, self._clock.seconds()))
             self._show()
             machine = self._machine.poll()
             if not machine.running and not data:
@@ -74,31 +86,81 @@ class Watch:
 
     def _check(self) -> None:
         """Raise if the install is known to have failed or to hang."""
-        now = time.monotonic()
+        now = self._clock.seconds()
         verdict = self.state.verdict()
         if verdict.verdict in {"failure", "stalled"} and (verdict.final or verdict.verdict == "stalled"):
-            self._since = self._since or now
+            self._since = now if self._since is None else self._since
             if now - self._since > (GRACE if self._switching_off() else SETTLE):
                 raise failed(verdict)
-        else:
-            self._since = None
-        heard = self.state.last_output
-        silent = now - (self._begun if heard is None else heard)
-        limit = self._limits.first if heard is None else self._limits.silence * LONG.get(verdict.phase or "", 1)
-        if silent > limit:
-            what = "Nothing at all came" if heard is None else "Nothing more came"
-            raise StalledError(
-                f"{what} from the guest's serial console for {silent:.0f} s"
-                + (f", in the phase: {self._shown[1] or verdict.phase}." if heard is not None else "."),
-                hint="Does the medium's boot menu use this serial port? A longer wait: --stall-timeout.",
-                console=verdict.lines,
-            )
-        if now - self._begun > self._limits.install:
+            return
+        self._since = None
+        self._check_silence(now, verdict)
+        if now > self._limits.install:
             raise StalledError(
                 f"The install was not done within {self._limits.install:.0f} s.",
                 hint="A longer wait: --timeout. `prebake doctor` says whether this host can be faster.",
                 console=verdict.lines,
             )
+
+    def _check_silence(self, now: float, verdict: Verdict) -> None:
+        phase = verdict.phase if self.state.last_output is not None else None
+        where = self._where() if phase else ""
+        if self.state.last_output is None and now > self._limits.first:
+            raise StalledError(
+                f"Nothing at all came from the guest's serial console for {now:.0f} s.",
+                hint="Does the medium boot with this firmware, and does its boot menu use this serial port?",
+                console=verdict.lines,
+            )
+        silent = now - (self.state.last_event or 0.0)
+        idle = self._idle(now, silent)
+        if phase in {None, "boot-loader"} and silent > LOOK:
+            self._read_screen(now)
+        if phase not in USERS and idle > self._limits.idle and self._limits.silent is None:
+            raise StalledError(
+                f"The guest has said nothing and done nothing for {idle:.0f} s{where}: its processors rest, and no "
+                "byte went to or from a disk. It hangs.",
+                hint="Look at screen.png and the last lines. A longer wait: --stall-timeout.",
+                console=verdict.lines,
+            )
+        limit = self._limits.silence(phase)
+        if silent > limit:
+            doing = "; it rests" if idle > LOOK * 2 else "; it still works" if self._work else ""
+            raise StalledError(
+                f"Nothing more came from the guest's serial console for {silent:.0f} s{where}{doing}.",
+                hint="Look at screen.png and the last lines. A longer wait: --stall-timeout.",
+                console=verdict.lines,
+            )
+
+    def _read_screen(self, now: float) -> None:
+        """Take from a PC's screen what firmware and boot loader say there alone, if it says that they gave up."""
+        if now - self._read < LOOK:
+            return
+        self._read = now
+        text = "\r\n".join(["", *screen.text(self._machine), ""]).encode()
+        if any(isinstance(each, BootFailed | Prompt) for each in ConsoleParser().feed(text)):
+            self._record.tell(self.state.feed(text, now))
+
+    def _where(self) -> str:
+        phase = self.state.phase
+        return f", in the phase: {self.state.step or phase.title}" if phase is not None else ""
+
+    def _idle(self, now: float, silent: float) -> float:
+        """Return for how long (s) the guest has neither spoken nor worked, as far as this host can tell."""
+        if silent < LOOK:
+            self._idle_since = self._work = None
+            return 0.0
+        if now - self._looked >= LOOK:
+            before, self._work = self._work, work(self._machine)
+            span, self._looked = now - self._looked, now
+            rests = (
+                before is not None
+                and self._work is not None
+                and self._work[0] - before[0] <= BUSY * span
+                and self._work[1] == before[1]
+            )
+            begun = now - span if self._idle_since is None else self._idle_since
+            self._idle_since = begun if rests else None
+        return 0.0 if self._idle_since is None else now - self._idle_since
 
     def _switching_off(self) -> bool:
         """Whether the failed installer has said its last word and only the power-off is missing."""
@@ -109,21 +171,39 @@ class Watch:
         if machine.kind == "io-error":
             raise disk_trouble(machine)
         if machine.kind == "exited":
-            words = self._machine.stderr_text().strip().splitlines()[-1:] or ["It said nothing."]
-            raise MachineError(
-                f"QEMU died during the install (exit code {machine.code}). {words[0]}",
-                hint="Was it killed for lack of memory? `dmesg` tells; a smaller machine: --memory.",
-                console=verdict.lines,
-            )
+            raise died(machine, self._machine.stderr_text(), verdict.lines)
         if verdict.verdict == "success" and machine.reason in ENDED:
             return verdict
-        if verdict.verdict == "incomplete" or machine.reason not in ENDED:
-            raise InstallError(
-                f"The machine went down ({machine.reason}) before the installer had said that it was done.",
-                hint=verdict.hint,
-                console=verdict.lines,
-            )
-        raise failed(verdict)
+        if verdict.verdict == "failure" or machine.reason in ENDED:
+            ended = {"guest-reset": "The guest rebooted", "guest-shutdown": "The guest powered itself off"}
+            if verdict.verdict == "incomplete":
+                how = ended.get(machine.reason or "", "The machine went down")
+                where = self._where()
+                again = " Left alone it would start anew, again and again." if machine.reason == "guest-reset" else ""
+                raise InstallError(
+                    f"{how} before the installer had said that it was done{where}.{again}",
+                    hint="Look at the last lines: something other than the installer stopped the machine.",
+                    console=verdict.lines,
+                )
+            raise failed(verdict)
+        raise InstallError(
+            f"The machine went down ({machine.reason}) before the installer had said that it was done.",
+            hint=verdict.hint,
+            console=verdict.lines,
+        )
+
+
+def died(machine: State, said: str, lines: tuple[str, ...]) -> MachineError:
+    """Return the error for a QEMU that ended by itself: how, and its own last words."""
+    words = said.strip().splitlines()[-3:] or ["It said nothing."]
+    how = f"exit code {machine.code}"
+    if machine.code is not None and machine.code < 0:
+        how = f"killed by signal {-machine.code}"
+    return MachineError(
+        f"QEMU died during the install ({how}). {' '.join(words)}",
+        hint="Was it killed for lack of memory? `dmesg` tells; a smaller machine: --memory.",
+        console=lines,
+    )
 
 
 def failed(verdict: Verdict) -> PrebakeError:

@@ -43,12 +43,21 @@ def spin(text: str, until: str) -> None:
     put("\b \n")
 
 
+def shell() -> None:
+    """Wait for a person, then become the root shell that the real installer opens."""
+    put("An error occurred. Press enter to start a shell\n")
+    sys.stdin.readline()
+    os.execv("/bin/bash", ["bash"])  # noqa: S606 - no shell is asked: this is one
+
+
 def main() -> None:
     """Follow the installer for as long as the machine runs."""
     spin("connecting", "")
     if state() == WAITING:
         spin("waiting for cloud-init", WAITING)
     shown = asked = 0
+    if state() == FAILED:
+        shell()  # the history is shown only when a further event comes, and none comes any more
     while True:
         if CONSOLE.exists():
             with CONSOLE.open(encoding="utf-8") as console:
@@ -66,9 +75,7 @@ def main() -> None:
             with CONSOLE.open(encoding="utf-8") as console:
                 console.seek(shown)
                 put(console.read())
-            put("An error occurred. Press enter to start a shell\n")
-            sys.stdin.readline()
-            os.execv("/bin/bash", ["bash"])  # noqa: S606 - the root shell the real installer opens
+            shell()
         elif now == INTERACTIVE and not asked:
             asked = 1
             put(WELCOME)

@@ -9,6 +9,15 @@ from pathlib import Path
 LOG = Path("/var/log/installer/curtin-install.log")
 
 
+FAILED = """Unexpected error while running command.
+Command: {argv}
+Exit code: {code}
+Reason: -
+Stdout: {out}
+Stderr: {err}
+"""
+
+
 class ProgramError(Exception):
     """A program failed; the text is what Python's subprocess module says of it."""
 
@@ -26,7 +35,7 @@ def run(argv: list[str], stdin: str | None = None) -> str:
         input=stdin,
         stdin=None if stdin is not None else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=subprocess.PIPE,
         text=True,
         errors="replace",
         check=False,
@@ -34,10 +43,19 @@ def run(argv: list[str], stdin: str | None = None) -> str:
     seconds = time.monotonic() - begun
     LOG.parent.mkdir(parents=True, exist_ok=True)
     with LOG.open("a", encoding="utf-8") as log:
-        log.write(f"Running command {argv} -> {done.returncode} in {seconds:.2f} s\n{done.stdout}")
+        log.write(f"Running command {argv} with allowed return codes [0] (capture=both)\n")
+        log.write(f"{argv} -> {done.returncode} in {seconds:.2f} s\n{done.stdout}{done.stderr}")
+        if done.returncode:
+            out, err = (_indented(text) for text in (done.stdout, done.stderr))
+            log.write(FAILED.format(argv=argv, code=done.returncode, out=out, err=err))
     if done.returncode:
         raise ProgramError(argv, done.returncode)
     return done.stdout
+
+
+def _indented(text: str) -> str:
+    """Return what a program said as the real installer's log has it: further lines stand eight blanks in."""
+    return text.rstrip("\n").replace("\n", f"\n{' ' * 8}") or "''"
 
 
 def in_target(argv: list[str], stdin: str | None = None) -> str:

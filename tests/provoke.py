@@ -1,0 +1,387 @@
+"""Provokes the failures a build can meet, for real, and measures how soon each is known.
+
+`python -m tests.provoke NAME image ...` is the prebake command with one thing made wrong. What a class file can
+make wrong is in one; what prebake itself would refuse or never do is patched here. `fail` runs one to its end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pycdlib
+import yaml
+
+from builder import pipeline
+from builder.autoinstall import render
+from builder.cli import main
+from builder.command import run
+from builder.install import watch
+from tests.command_line import environment
+from tests.journey import CLASSES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = Path(__file__).parent.parent
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One way to fail.
+
+    ``what`` is for people. ``sections`` go into the answers, ``keys`` into the class file, ``patch`` makes prebake
+    itself do what it never does, ``iso`` makes a bad copy of the medium, ``small`` is the size of the disk of this
+    host in MiB. ``sign`` fits the first line of the record that shows the failure; without it the last line is it.
+    ``code`` is the exit code, ``words`` what the error must say, ``slug`` the cause in the verdict.
+    """
+
+    what: str
+    code: int
+    words: tuple[str, ...]
+    slug: str | None = None
+    sign: str = ""
+    sections: dict[str, Any] = field(default_factory=dict)
+    keys: dict[str, Any] = field(default_factory=dict)
+    arguments: tuple[str, ...] = ()
+    patch: Callable[[], None] | None = None
+    iso: Callable[[Path, Path], None] | None = None
+    small: int = 0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """How a provoked failure ended. ``sign``, ``verdict`` and ``exit`` are in seconds since the machine was started."""
+
+    code: int
+    out: str
+    err: str
+    folder: Path
+    sign: float
+    verdict: float
+    exit: float
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The verdict on the console."""
+        found: dict[str, Any] = json.loads((self.folder / "verdict.json").read_text())
+        return found
+
+
+def _unconfirmed() -> None:
+    render.KERNEL_ARGUMENTS = render.KERNEL_ARGUMENTS[1:]
+
+
+def _not_found() -> None:
+    plain = render.Answers.files
+
+    def files(self: render.Answers) -> dict[str, bytes]:
+        return {path: data.replace(b"#cloud-config\n", b"# cloud config\n") for path, data in plain(self).items()}
+
+    render.Answers.files = files  # type: ignore[method-assign]
+
+
+def _answers(change: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
+    def patch() -> None:
+        plain = render.watchable
+
+        def watchable(inner: Any, token: str, tty: str) -> tuple[dict[str, Any], tuple[str, ...]]:  # noqa: ANN401
+            found, added = plain(inner, token, tty)
+            change(found)
+            return found, added
+
+        render.watchable = watchable
+
+    return patch
+
+
+def _unsaved(found: dict[str, Any]) -> None:
+    found["shutdown"] = "halt"
+    del found["error-commands"]
+
+
+def _no_user(found: dict[str, Any]) -> None:
+    found["identity"] = {"hostname": "vm"}
+
+
+def _no_disk() -> None:
+    plain = pipeline.installer
+
+    def installer(*given: Any) -> Any:  # noqa: ANN401
+        machine = plain(*given)
+        return replace(machine, disks=machine.disks[:1])
+
+    pipeline.installer = installer
+
+
+def _small_disk() -> None:
+    pipeline.check_layout = lambda *_: None
+
+
+def _little_memory() -> None:
+    plain = pipeline.plain_machine
+    pipeline.plain_machine = lambda *given: replace(plain(*given), memory_mib=160)
+
+
+def _hasty() -> None:
+    """A guest that does nothing is given up after twenty seconds."""
+    plain = pipeline.patience
+    pipeline.patience = lambda *given, **more: replace(plain(*given, **more), idle=20.0)
+
+
+def _full_host() -> None:
+    pipeline.check_free = lambda *_: None
+
+
+def _killed_qemu() -> None:
+    plain = watch.Watch._show  # noqa: SLF001
+
+    def show(self: watch.Watch) -> None:
+        plain(self)
+        if self.state.phase is not None and self.state.phase.name == "live-system" and self._machine.pid:  # noqa: SLF001
+            threading.Timer(1, os.kill, (self._machine.pid, signal.SIGKILL)).start()  # noqa: SLF001
+            watch.Watch._show = plain  # type: ignore[method-assign]  # noqa: SLF001
+
+    watch.Watch._show = show  # type: ignore[method-assign]  # noqa: SLF001
+
+
+def _empty_menu() -> None:
+    plain = pipeline.boot_medium
+
+    def boot_medium(medium: Any, answers: Any, overlay: Path, report: Any) -> Path:  # noqa: ANN401
+        made = plain(medium, answers, overlay, report)
+        place, size = _extent(medium.path, "/boot/grub/grub.cfg")
+        run(["qemu-io", "-f", "qcow2", "-c", f"write -P 10 {place} {-(-size // 512) * 512}", str(made)])
+        return made
+
+    pipeline.boot_medium = boot_medium
+
+
+def _extent(iso: Path, path: str) -> tuple[int, int]:
+    """Return where a file's data begins on a medium, and how long it is (bytes)."""
+    image = pycdlib.PyCdlib()
+    image.open(str(iso))
+    try:
+        record = image.get_record(rr_path=path)
+        return record.extent_location() * 2048, record.get_data_length()
+    finally:
+        image.close()
+
+
+def _spoiled(iso: Path, copy: Path) -> None:
+    """Copy a medium, and spoil a part of the system on it that is not read before it is copied to the disk."""
+    place, size = _extent(iso, "/casper/ubuntu-server-minimal.squashfs")
+    run(["cp", "--reflink=auto", str(iso), str(copy)])
+    with copy.open("r+b") as out:
+        out.seek(place + int(size * 0.97))
+        out.write(b"\xaa" * (2 << 20))
+
+
+LATE = "echo to-the-log; exit 7"
+HOG = "python3 -c 'x = []\nwhile True: x.append(b\"x\" * (1 << 24))'"
+FAILURES: dict[str, Failure] = {
+    "no autoinstall": Failure(
+        "the word `autoinstall` is missing on the kernel command line",
+        9,
+        ("waits for a person", "autoinstall"),
+        "unconfirmed",
+        "Continue with autoinstall",
+        patch=_unconfirmed,
+    ),
+    "answers not found": Failure(
+        "the answers are not found",
+        9,
+        ("waits for a person", "#cloud-config"),
+        "interactive",
+        "Continue in",
+        patch=_not_found,
+    ),
+    "answers invalid": Failure(
+        "the answers are invalid", 8, ("'identity' section",), "malformed-answers", patch=_answers(_no_user),
+        sign="Malformed",
+    ),
+    "answers invalid, no error-commands": Failure(
+        "the answers are invalid, and no error-command can save the logs",
+        8,
+        ("'shutdown' section",),
+        "malformed-answers",
+        "Press enter",
+        patch=_answers(_unsaved),
+    ),
+    "early-command": Failure(
+        "an early-command fails",
+        8,
+        ("'early-commands'", "exit status 3", "echo looking; exit 3"),
+        "early-command-failed",
+        "exit status 3",
+        sections={"early-commands": ["echo looking; exit 3"]},
+    ),
+    "late-command": Failure(
+        "a late-command fails",
+        8,
+        ("'late-commands'", "exit status 7", LATE),
+        "late-command-failed",
+        "exit status 7",
+        sections={"late-commands": [LATE]},
+    ),
+    "package missing": Failure(
+        "a package does not exist",
+        8,
+        ("Unable to locate package no-such-package",),
+        "no-such-package",
+        "exit status 100",
+        sections={"packages": ["no-such-package"]},
+    ),
+    "disk too small": Failure(
+        "the disk is too small (and prebake does not look first)",
+        8,
+        ("No space left on device",),
+        "disk-full",
+        "install_fail",
+        keys={"disk": "512M"},
+        patch=_small_disk,
+    ),
+    "no disk": Failure(
+        "the machine has no disk",
+        8,
+        ("Failed to find matching device",),
+        "no-matching-disk",
+        "Failed to find matching device",
+        patch=_no_disk,
+    ),
+    "storage for the other firmware": Failure(
+        "the disk's layout is for the other firmware",
+        8,
+        ("SELECT_BOOT_DISK",),
+        "no-boot-disk",
+        "SELECT_BOOT_DISK",
+        patch=_answers(
+            lambda found: found.update(
+                storage={
+                    "config": [
+                        {"id": "d", "type": "disk", "path": "/dev/vda", "ptable": "gpt"},
+                        {"id": "p", "type": "partition", "device": "d", "size": -1},
+                        {"id": "f", "type": "format", "volume": "p", "fstype": "ext4"},
+                        {"id": "m", "type": "mount", "device": "f", "path": "/"},
+                    ]
+                }
+            )
+        ),
+    ),
+    "medium damaged": Failure(
+        "the medium is damaged", 8, ("medium could not be read",), "medium-damaged", "install_fail", iso=_spoiled
+    ),
+    "installer killed": Failure(
+        "the installer's process is killed (a guest that does nothing is given 20 s here)",
+        9,
+        ("said nothing and done nothing", "It hangs"),
+        sections={"early-commands": ["(sleep 12; kill -9 $PPID) > /dev/null 2>&1 &"]},
+        patch=_hasty,
+    ),
+    "kernel panic": Failure(
+        "the kernel panics",
+        8,
+        ("sysrq triggered crash",),
+        "kernel-panic",
+        "panic",
+        sections={"early-commands": ["echo c > /proc/sysrq-trigger"]},
+    ),
+    "out of memory": Failure(
+        "the guest runs out of memory",
+        8,
+        ("ran out of memory", "Out of memory: Killed process"),
+        "out-of-memory",
+        "exit status 137|signals.SIGKILL",
+        sections={"early-commands": [HOG]},
+        arguments=("--memory", "1024"),
+    ),
+    "silent": Failure(
+        "the guest says nothing more (--stall-timeout 20)",
+        9,
+        ("Nothing more came", "it rests", "--stall-timeout"),
+        sections={"early-commands": ["sleep 100000"]},
+        arguments=("--stall-timeout", "20"),
+    ),
+    "reboot loop": Failure(
+        "the guest reboots, again and again if it could",
+        8,
+        ("rebooted before the installer had said that it was done", "again and again"),
+        sections={"early-commands": ["reboot -f"]},
+    ),
+    "qemu killed": Failure("QEMU is killed", 7, ("QEMU died", "signal 9"), patch=_killed_qemu),
+    "host disk full": Failure("this host's disk is full", 4, ("disk is full",), patch=_full_host, small=150),
+    "little memory": Failure(
+        "the machine has too little memory", 8, ("memory",), patch=_little_memory, slug="out-of-memory"
+    ),
+    "boot menu lost": Failure(
+        "the boot loader finds no menu", 8, ("grub>",), "boot-loader", "grub>", patch=_empty_menu
+    ),
+}
+
+
+@contextlib.contextmanager
+def _small(folder: Path, size: int) -> Iterator[None]:
+    if not size:
+        yield
+        return
+    run(["mount", "-t", "tmpfs", "-o", f"size={size}m", "tmpfs", str(folder)])
+    try:
+        yield
+    finally:
+        run(["umount", str(folder)])
+
+
+def fail(name: str, iso: Path, folder: Path) -> Seen:
+    """Provoke one failure in ``folder``, with the command a person types, and return how it ended."""
+    failure = FAILURES[name]
+    told = {"extends": str(CLASSES / "plain.yaml"), "name": "x", **failure.keys}
+    if failure.sections:
+        told["autoinstall"] = failure.sections
+    (folder / "class.yaml").write_text(yaml.safe_dump(told))
+    if failure.iso is not None:
+        copy = folder / "medium.iso"
+        failure.iso(iso, copy)
+        iso = copy
+    output = folder / "output"
+    output.mkdir()
+    with _small(output, failure.small):
+        argv = [sys.executable, "-m", "tests.provoke", name, "image", str(folder / "class.yaml"), "--offline"]
+        argv += ["--iso", str(iso), "-o", str(output), *failure.arguments]
+        done = subprocess.run(
+            argv, capture_output=True, text=True, check=False, env=environment(), cwd=ROOT, stdin=subprocess.DEVNULL
+        )
+        end = time.time()
+        failed = output / "x.failed"
+        times = _times(failed / "events.jsonl", failure.sign, end)
+    if failure.iso is not None:
+        iso.unlink()
+    return Seen(done.returncode, done.stdout, done.stderr, failed, *times)
+
+
+def _times(events: Path, sign: str, end: float) -> tuple[float, float, float]:
+    if not events.exists():
+        return 0.0, 0.0, 0.0
+    rows = [json.loads(line) for line in events.read_text().splitlines()]
+    began = next(row["time"] for row in rows if row["event"] == "began")
+    verdict = next(row["t"] for row in rows if row["event"] == "verdict")
+    before = [row for row in rows if row["event"] not in {"began", "verdict", "qemu"}]
+    seen = [row["t"] for row in before if re.search(sign, str(row.get("line", "")))] if sign else []
+    return seen[0] if seen else before[-1]["t"] if before else 0.0, verdict, end - began
+
+
+if __name__ == "__main__":
+    chosen = FAILURES[sys.argv.pop(1)]
+    if chosen.patch is not None:
+        chosen.patch()
+    main()
