@@ -38,6 +38,26 @@ TRIGGERS: Mapping[str, Advice] = {
         "The boot loader found no configuration to go on with.",
         "The medium lost its boot files, or the firmware started an empty disk: check the ISO and the boot order.",
     ),
+    "uefi-shell": Advice(
+        "boot-loader",
+        "The firmware found nothing to start and opened its shell.",
+        "Check that the ISO is attached as a drive, that it is whole, and that it has a boot loader for this machine.",
+    ),
+    "boot-device": Advice(
+        "no-boot-device",
+        "The firmware found nothing to start.",
+        "Check that the ISO is attached as a drive, that it is whole, and that it boots with this firmware.",
+    ),
+    "boot-secure": Advice(
+        "secure-boot",
+        "Secure Boot does not let the boot loader start.",
+        "Use Ubuntu's own signed boot loader and kernel, or firmware without Secure Boot.",
+    ),
+    "boot-loader": Advice(
+        "boot-loader",
+        "The boot loader could not load the kernel.",
+        "Look at its errors; check the ISO's checksum and the paths in its GRUB menu.",
+    ),
     "initramfs": Advice(
         "initramfs-shell",
         "The initramfs could not start the live system and opened a shell.",
@@ -104,6 +124,17 @@ TRIGGERS: Mapping[str, Advice] = {
     ),
 }
 """What to say where no rule fits, by what decided that the install failed."""
+
+REBOOT_LOOP = Advice(
+    "reboot-loop",
+    "The machine started again and again without a word of why; the furthest it came was: {phase}",
+    "Look at the last lines before each start. Too little memory, a damaged medium, a watchdog and a kernel with "
+    "`panic=` that cannot show why are the usual reasons.",
+)
+"""What to say of a console that shows one start after the other, none of which came to anything."""
+
+LOADERS = frozenset({"grub-rescue", "uefi-shell", "boot-device", "boot-secure", "boot-loader"})
+"""Those of them that happen before the kernel starts, where complaints of firmware and boot loader are the reason."""
 
 INCOMPLETE: Mapping[str, Advice] = {
     "empty": Advice(

@@ -10,7 +10,7 @@ import shlex
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from builder.install.advice import TRIGGERS, Advice
+from builder.install.advice import LOADERS, TRIGGERS, Advice
 from builder.install.phases import BY_NAME
 from builder.install.remedies import RULES, Rule
 
@@ -130,7 +130,7 @@ def diagnose(evidence: Evidence) -> Diagnosis:
     if advice is None:
         return advise(_unexplained(evidence, reason, words), evidence, reason or _doing(evidence))
     own = evidence.trigger_line or None
-    return advise(advice, evidence, reason or own if evidence.trigger == "grub-rescue" else own or reason)
+    return advise(advice, evidence, reason or own if evidence.trigger in LOADERS else own or reason)
 
 
 def _fits(rule: Rule, words: Words) -> dict[str, str] | None:

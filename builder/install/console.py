@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
+from builder.install.machine import WORDS, machine
 from builder.install.signals import (
     CommandRunning,
     ConsoleEvent,
@@ -22,12 +23,7 @@ from builder.install.signals import (
     ErrorLine,
     GuestDiskFull,
     KernelMessage,
-    KernelPanic,
-    MediumDamaged,
-    MediumMissing,
-    OutOfMemory,
     Output,
-    PowerState,
     Prompt,
     PromptKind,
     Sentinel,
@@ -56,7 +52,8 @@ _CRASH = re.compile(r"subiquity/ErrorReporter/[\d.]*\.(?P<kind>\w+)/add_info$")
 _FRESH = re.compile(
     r"(?:start|finish|info|warning|error):  ?|  running |running early commands|connecting\.\.\."
     r"|An error occurred\. |Confirmation is required|Continue with autoinstall|Begin: "
-    r"|\[ {0,2}(?:OK|FAILED|WARN|DEPEND|TIME|INFO) {0,2}\]|\S+ login:|\(initramfs\)|grub rescue>"
+    r"|\[ {0,2}(?:OK|FAILED|WARN|DEPEND|TIME|INFO) {0,2}\]|\S+ login:|\(initramfs\)|grub(?: rescue)?>|Shell>"
+    r"|You are in |Press Enter |Please remove the inst|BdsDxe: |No bootable device|ALERT! "
 )
 _ERROR_PROMPT = "An error occurred. Press enter to start a shell"
 _PROOF = re.compile(r"mode=(?:REBOOT|POWEROFF)")
@@ -64,39 +61,25 @@ _QUOTED = re.compile(r"echo|printf|['\"]$")
 _FULL = "No space left on device"
 _NOTABLE = re.compile(
     r"An error occurred\. Press|Continue with autoinstall\?|Continue in (?:basic|rich) mode|UP, DOWN and ENTER"
-    r"|login:|grub|\(initramfs\)|emergency mode|[Ee]nter for maintenance|for maintenance$|dracut:|remove the inst"
-    r"|Kernel panic|Out of memory|oom-kill|unpacking failed|No space left|live file system"
-    r"|Check finished: errors|SQUASHFS error|I/O error|^E: |^error: |crash report|report saved|running early"
-    r"|reboot: "
+    r"|login:|grub|Shell>|\(initramfs\)|(?:emergency|rescue) mode|[Ee]nter for maintenance|for maintenance$|dracut:"
+    r"|remove the inst|No space left|^E: |^error: |crash report|report saved|running early|" + WORDS
 )
 _PROMPTS: tuple[tuple[PromptKind, re.Pattern[str]], ...] = (
     ("confirm", re.compile(r"^Continue with autoinstall\? \(yes\|no\)")),
     ("interactive", re.compile(r"Continue in (?:basic|rich) mode|Use UP, DOWN and ENTER")),
+    ("uefi-shell", re.compile(r"^Shell> ?$")),
     ("grub-rescue", re.compile(r"^grub(?: rescue)?>")),
     ("initramfs", re.compile(r"^\(initramfs\)")),
     (
         "emergency-shell",
         re.compile(
-            r"^(?:You are in|Welcome to|Entering) emergency mode|^Press Enter for maintenance"
-            r"|^Give root password for maintenance|^dracut:\S*[#>]",
+            r"^(?:You are in|Welcome to|Entering) emergency mode|^(?:You are in|Welcome to) rescue mode"
+            r"|^Press Enter for maintenance|^Give root password for maintenance|^dracut:\S*[#>]",
             re.IGNORECASE,
         ),
     ),
     ("press-enter-remove-medium", re.compile(r"^Please remove the installation medium")),
     ("login", re.compile(r"^\S{1,64} login: ?$")),
-)
-_MEDIUM = re.compile(r"Unable to find a (?:medium containing a )?live file system")
-_DAMAGED = re.compile(
-    r"SQUASHFS error|I/O error, dev (?:sr|loop)\d|Check finished: errors found in \d+ files", re.IGNORECASE
-)
-_MEMORY = re.compile(
-    r"Out of memory: |oom-kill:|invoked oom-killer|Initramfs unpacking failed: write error", re.IGNORECASE
-)
-_PANIC = re.compile(r"^Kernel panic - not syncing: ?(.*)")
-_POWER: tuple[tuple[Literal["reboot", "power-down", "halt"], str], ...] = (
-    ("reboot", "reboot: Restarting system"),
-    ("power-down", "reboot: Power down"),
-    ("halt", "reboot: System halted"),
 )
 
 
@@ -187,28 +170,7 @@ def _kernel(line: str, at: float) -> ConsoleEvent:
     if match is None:
         return Output(line=line, at=at)
     text = line[match.end() :]
-    return _machine(line, text, at) or KernelMessage(line=line, at=at, stamp=float(match["stamp"]), text=text)
-
-
-def _machine(line: str, text: str, at: float) -> ConsoleEvent | None:
-    """Type what the kernel and the initramfs say about the machine and its medium."""
-    if _NOTABLE.search(text) is None:
-        return None
-    for kind, words in _POWER:
-        if text.startswith(words):
-            return PowerState(line=line, at=at, kind=kind)
-    panic = _PANIC.match(text)
-    if panic is not None:
-        return KernelPanic(line=line, at=at, reason=panic[1])
-    if _MEMORY.search(text):
-        return OutOfMemory(line=line, at=at, text=text)
-    return _medium(line, text, at)
-
-
-def _medium(line: str, text: str, at: float) -> ConsoleEvent | None:
-    if _MEDIUM.search(text):
-        return MediumMissing(line=line, at=at)
-    return MediumDamaged(line=line, at=at) if _DAMAGED.search(text) else None
+    return machine(line, text, at) or KernelMessage(line=line, at=at, stamp=float(match["stamp"]), text=text)
 
 
 def classify(line: str, at: float) -> ConsoleEvent:
@@ -220,7 +182,7 @@ def classify(line: str, at: float) -> ConsoleEvent:
         return CommandRunning(line=line, at=at, command=line[len("  running ") :])
     if _NOTABLE.search(line) is None:
         return Output(line=line, at=at)
-    return _machine(line, line, at) or _notable(line, at)
+    return machine(line, line, at) or _notable(line, at)
 
 
 def _step(line: str, at: float, match: re.Match[str]) -> ConsoleEvent:

@@ -222,7 +222,7 @@ RULES: tuple[Rule, ...] = (
         exception=False,
     ),
     _rule(
-        r"Out of memory: |oom-kill|out of memory",
+        r"Out of memory: |oom-kill|out of memory|deadlocked on memory",
         "out-of-memory",
         "The machine ran out of memory.",
         "Give the machine more memory; an installer wants 2 GiB, better 3.",
@@ -243,10 +243,43 @@ RULES: tuple[Rule, ...] = (
         exception=False,
     ),
     _rule(
-        r"SQUASHFS error|I/O error, dev |Check finished: errors found",
+        r"SQUASHFS error|I/O error,? (?:on )?dev |medium error, dev |Check finished: errors found"
+        r"|Initramfs unpacking failed: |Can not mount .*squashfs|\bmount: .*squashfs",
         "medium-damaged",
         "The medium could not be read without errors.",
         "Check the ISO's checksum, fetch it again, remaster it again.",
+        exception=False,
+    ),
+    _rule(
+        r"Access Denied|Security (?:Policy )?Violation|bad shim signature|has invalid signature|shim_lock protocol"
+        r"|prohibited by secure boot policy",
+        "secure-boot",
+        "Secure Boot does not let the boot loader or the kernel start.",
+        "Use Ubuntu's own signed boot loader and kernel, or firmware without Secure Boot.",
+        phases=("boot-loader",),
+        exception=False,
+    ),
+    _rule(
+        r"^error: (?:\S+:\d+:)?file `?(?P<file>\S+?)' not found",
+        "boot-file-missing",
+        "The boot loader did not find {file} on the medium.",
+        "Check the ISO's checksum and the paths in its GRUB menu; remaster it again.",
+        phases=("boot-loader",),
+        exception=False,
+    ),
+    _rule(
+        r"ALERT! +(?P<device>\S+) does not exist|Warning: (?P<other>/dev/\S+) does not exist",
+        "no-root-device",
+        "The initramfs waited in vain for the disk with the system.",
+        "Check that the disk is attached where the kernel command line looks for it, by a driver the initramfs has.",
+        phases=("live-system",),
+        exception=False,
+    ),
+    _rule(
+        r"Unable to mount root fs|No working init found|Cannot open root device",
+        "no-initramfs",
+        "The kernel found no system to start: most likely it got no initramfs.",
+        "Check the `initrd` line of the boot menu, the ISO's checksum, and that the machine has memory enough.",
         exception=False,
     ),
     _rule(

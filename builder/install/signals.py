@@ -11,6 +11,7 @@ PromptKind = Literal[
     "confirm",
     "interactive",
     "login",
+    "uefi-shell",
     "grub-rescue",
     "initramfs",
     "emergency-shell",
@@ -114,6 +115,20 @@ class ErrorLine(ConsoleEvent):
     """A line that begins with ``error:`` or apt's ``E:``."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class BootFailed(ConsoleEvent):
+    """Firmware or boot loader gave up: it found nothing to start (``device``), may not (``secure``) or cannot."""
+
+    kind: Literal["device", "secure", "loader"]
+
+
+@dataclass(frozen=True)
+class BootTrouble(ConsoleEvent):
+    """Something went wrong before the system was up, which may or may not matter; ``stage`` is a phase's name."""
+
+    stage: Literal["boot-loader", "live-system"]
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Success, failure, stalled or incomplete: a pure fold over the console's events, and its conclusion.
 
-Success needs proof. ``finish: subiquity/Install/install:`` is printed after a failure as well and proves
-nothing. Proof is this project's own sentinel, the installer's ``Shutdown/shutdown: mode=…`` (it reaches
-that step only when everything before ended well), or the kernel going down after the late-commands
-finished with no sign of failure. An error prompt is final, although other lines may follow it.
+Success needs proof; ``finish: subiquity/Install/install:`` is none, for it is printed after a failure as well. Proof
+is this project's own sentinel, the installer's ``Shutdown/shutdown: mode=…`` (it reaches that step only when all before
+ended well), or the kernel going down after the late-commands finished with no sign of failure. An error prompt is
+final, although other lines may follow it.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from builder.install.advice import INCOMPLETE
+from builder.install.advice import INCOMPLETE, LOADERS
 from builder.install.causes import Diagnosis, Evidence, Words, advise, diagnose
 from builder.install.phases import BY_NAME
 from builder.install.signals import (
+    BootFailed,
+    BootTrouble,
     CommandRunning,
     ConsoleEvent,
     CrashReport,
@@ -135,6 +137,7 @@ def _sentinel(facts: Facts, event: Sentinel) -> Facts:
 
 _MODE = re.compile(r"mode=(?:REBOOT|POWEROFF)\b")
 _LATE = re.compile(r"subiquity/Late/run(?:_user_supplied)?$")
+_GROUP = re.compile(r"emory cgroup|CONSTRAINT_MEMCG")
 _GOES_ON = re.compile(r"subiquity/(?:Meta/confirm_POST$|Install/install/(?:configure_apt|curtin_install)\b)")
 
 
@@ -239,9 +242,21 @@ def _crash(facts: Facts, event: CrashReport) -> Facts:
 
 def _memory(facts: Facts, event: OutOfMemory) -> Facts:
     facts = _note(facts, event.line)
-    if facts.outcome is not None or "unpacking" in event.text:
+    # A group of processes that outgrew its own limit says nothing about the machine.
+    if facts.outcome is not None or "unpacking" in event.text or _GROUP.search(event.text):
         return facts
     return _decide(facts, "failure", "out-of-memory", event.line, final=False)
+
+
+def _panic(facts: Facts, event: KernelPanic) -> Facts:
+    return _decide(_note(facts, event.line), "failure", "panic", event.line, final=True)
+
+
+def _error(facts: Facts, event: ErrorLine) -> Facts:
+    if facts.installer:
+        return _note(facts, event.line)
+    # GRUB says this on every boot of Ubuntu's media.
+    return facts if "can't find command" in event.text else _note(facts, event.line, phase="boot-loader")
 
 
 _HANDLERS: dict[type[ConsoleEvent], Callable[[Facts, Any], Facts]] = {
@@ -255,11 +270,13 @@ _HANDLERS: dict[type[ConsoleEvent], Callable[[Facts, Any], Facts]] = {
     CrashReport: _crash,
     OutOfMemory: _memory,
     EarlyCommands: lambda facts, _event: replace(facts, early=True),
-    KernelPanic: lambda facts, event: _decide(facts, "failure", "panic", event.line, final=True),
+    KernelPanic: _panic,
+    BootFailed: lambda facts, event: _decide(facts, "failure", f"boot-{event.kind}", event.line, final=True),
+    BootTrouble: lambda facts, event: _note(facts, event.line, phase=event.stage),
     MediumMissing: lambda facts, event: _decide(facts, "failure", "no-medium", event.line, final=True),
     MediumDamaged: lambda facts, event: _note(facts, event.line),
     GuestDiskFull: lambda facts, event: _note(facts, event.line),
-    ErrorLine: lambda facts, event: _note(facts, event.line, phase=None if facts.installer else "boot-loader"),
+    ErrorLine: _error,
 }
 
 
@@ -302,15 +319,22 @@ def _explained(
     return Verdict(outcome, evidence.phase, found.cause, found.reason, found.hint, lines, final)
 
 
+# In which endings the complaints of each phase before the installer's are worth repeating.
+_BEFORE = {
+    "boot-loader": LOADERS | {"panic"},
+    "live-system": {"initramfs", "no-medium", "emergency-shell", "panic"},
+}
+
+
 def _failed_phase(facts: Facts, reached: str | None) -> str | None:
-    if facts.trigger == "grub-rescue":
+    if facts.trigger in LOADERS:
         return "boot-loader"
     if facts.trigger in ("no-medium", "initramfs"):
         return "live-system"
     if facts.trigger in ("panic", "emergency-shell", "out-of-memory"):
         return reached
     for words in facts.words:
-        if words.phase is not None and words.phase != "boot-loader":
+        if words.phase is not None and words.phase not in _BEFORE:
             return words.phase
     # The installer speaks, but no step was shown: it stopped over the answers.
     if reached is None or BY_NAME[reached].order < BY_NAME["early-commands"].order:
@@ -319,8 +343,7 @@ def _failed_phase(facts: Facts, reached: str | None) -> str | None:
 
 
 def _evidence(facts: Facts, phase: str | None) -> Evidence:
-    booting = facts.trigger == "grub-rescue"
-    words = tuple(each for each in facts.words if booting or each.phase != "boot-loader")
+    words = tuple(each for each in facts.words if facts.trigger in _BEFORE.get(each.phase or "", {facts.trigger}))
     if not words and facts.suspect and phase == "answers":
         # Some exceptions have no words: then the section read last is all there is.
         words = (Words("", facts.section, phase),)
