@@ -13,7 +13,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -79,31 +78,32 @@ class Seen:
         return found
 
 
+def _wrap(place: object, name: str, change: Callable[..., Any]) -> Callable[[], None]:
+    """Return what replaces a function: ``change`` is called with the plain one and what that would be called with."""
+
+    def patch() -> None:
+        plain = getattr(place, name)
+        setattr(place, name, lambda *given, **more: change(plain, *given, **more))
+
+    return patch
+
+
 def _unconfirmed() -> None:
-    render.KERNEL_ARGUMENTS = render.KERNEL_ARGUMENTS[1:]
+    setattr(render, "KERNEL_ARGUMENTS", render.KERNEL_ARGUMENTS[1:])  # noqa: B010 - its type says that it has two
 
 
-def _not_found() -> None:
-    plain = render.Answers.files
-
-    def files(self: render.Answers) -> dict[str, bytes]:
-        return {path: data.replace(b"#cloud-config\n", b"# cloud config\n") for path, data in plain(self).items()}
-
-    render.Answers.files = files  # type: ignore[method-assign]
+def _not_found(plain: Any, answers: render.Answers) -> dict[str, bytes]:
+    found: dict[str, bytes] = plain(answers)
+    return {path: data.replace(b"#cloud-config\n", b"# cloud config\n") for path, data in found.items()}
 
 
 def _answers(change: Callable[[dict[str, Any]], None]) -> Callable[[], None]:
-    def patch() -> None:
-        plain = render.watchable
+    def changed(plain: Any, *given: Any) -> Any:
+        found, added = plain(*given)
+        change(found)
+        return found, added
 
-        def watchable(inner: Any, token: str, tty: str) -> tuple[dict[str, Any], tuple[str, ...]]:  # noqa: ANN401
-            found, added = plain(inner, token, tty)
-            change(found)
-            return found, added
-
-        render.watchable = watchable
-
-    return patch
+    return _wrap(render, "watchable", changed)
 
 
 def _unsaved(found: dict[str, Any]) -> None:
@@ -115,57 +115,44 @@ def _no_user(found: dict[str, Any]) -> None:
     found["identity"] = {"hostname": "vm"}
 
 
-def _no_disk() -> None:
-    plain = pipeline.installer
-
-    def installer(*given: Any) -> Any:  # noqa: ANN401
-        machine = plain(*given)
-        return replace(machine, disks=machine.disks[:1])
-
-    pipeline.installer = installer
-
-
-def _small_disk() -> None:
-    pipeline.check_layout = lambda *_: None
+def _other_storage(found: dict[str, Any]) -> None:
+    found["storage"] = {
+        "config": [
+            {"id": "d", "type": "disk", "path": "/dev/vda", "ptable": "gpt"},
+            {"id": "p", "type": "partition", "device": "d", "size": -1},
+            {"id": "f", "type": "format", "volume": "p", "fstype": "ext4"},
+            {"id": "m", "type": "mount", "device": "f", "path": "/"},
+        ]
+    }
 
 
-def _little_memory() -> None:
-    plain = pipeline.plain_machine
-    pipeline.plain_machine = lambda *given: replace(plain(*given), memory_mib=160)
+def _no_disk(plain: Any, *given: Any) -> Any:
+    machine = plain(*given)
+    return replace(machine, disks=machine.disks[:1])
 
 
-def _hasty() -> None:
-    """A guest that does nothing is given up after twenty seconds."""
-    plain = pipeline.patience
-    pipeline.patience = lambda *given, **more: replace(plain(*given, **more), idle=20.0)
+def _little_memory(plain: Any, *given: Any) -> Any:
+    return replace(plain(*given), memory_mib=160)
 
 
-def _full_host() -> None:
-    pipeline.check_free = lambda *_: None
+def _hasty(plain: Any, *given: Any, **more: Any) -> Any:
+    """Give up a guest that does nothing after twenty seconds."""
+    return replace(plain(*given, **more), idle=20.0)
 
 
-def _killed_qemu() -> None:
-    plain = watch.Watch._show  # noqa: SLF001
-
-    def show(self: watch.Watch) -> None:
-        plain(self)
-        if self.state.phase is not None and self.state.phase.name == "live-system" and self._machine.pid:  # noqa: SLF001
-            threading.Timer(1, os.kill, (self._machine.pid, signal.SIGKILL)).start()  # noqa: SLF001
-            watch.Watch._show = plain  # type: ignore[method-assign]  # noqa: SLF001
-
-    watch.Watch._show = show  # type: ignore[method-assign]  # noqa: SLF001
+def _killed_qemu(plain: Any, seen: watch.Watch) -> None:
+    plain(seen)
+    pid = seen._machine.pid
+    if seen.state.phase is not None and seen.state.phase.name == "live-system" and pid:
+        os.kill(pid, signal.SIGKILL)
 
 
-def _empty_menu() -> None:
-    plain = pipeline.boot_medium
-
-    def boot_medium(medium: Any, answers: Any, overlay: Path, report: Any) -> Path:  # noqa: ANN401
-        made = plain(medium, answers, overlay, report)
-        place, size = _extent(medium.path, "/boot/grub/grub.cfg")
-        run(["qemu-io", "-f", "qcow2", "-c", f"write -P 10 {place} {-(-size // 512) * 512}", str(made)])
-        return made
-
-    pipeline.boot_medium = boot_medium
+def _empty_menu(plain: Any, medium: Any, *given: Any) -> Path:
+    """Make the menu in the medium's overlay a row of line ends."""
+    made: Path = plain(medium, *given)
+    place, size = _extent(medium.path, "/boot/grub/grub.cfg")
+    run(["qemu-io", "-f", "qcow2", "-c", f"write -P 10 {place} {-(-size // 512) * 512}", str(made)])
+    return made
 
 
 def _extent(iso: Path, path: str) -> tuple[int, int]:
@@ -205,10 +192,14 @@ FAILURES: dict[str, Failure] = {
         ("waits for a person", "#cloud-config"),
         "interactive",
         "Continue in",
-        patch=_not_found,
+        patch=_wrap(render.Answers, "files", _not_found),
     ),
     "answers invalid": Failure(
-        "the answers are invalid", 8, ("'identity' section",), "malformed-answers", patch=_answers(_no_user),
+        "the answers are invalid",
+        8,
+        ("'identity' section",),
+        "malformed-answers",
+        patch=_answers(_no_user),
         sign="Malformed",
     ),
     "answers invalid, no error-commands": Failure(
@@ -250,7 +241,7 @@ FAILURES: dict[str, Failure] = {
         "disk-full",
         "install_fail",
         keys={"disk": "512M"},
-        patch=_small_disk,
+        patch=_wrap(pipeline, "check_layout", lambda *_: None),
     ),
     "no disk": Failure(
         "the machine has no disk",
@@ -258,7 +249,7 @@ FAILURES: dict[str, Failure] = {
         ("Failed to find matching device",),
         "no-matching-disk",
         "Failed to find matching device",
-        patch=_no_disk,
+        patch=_wrap(pipeline, "installer", _no_disk),
     ),
     "storage for the other firmware": Failure(
         "the disk's layout is for the other firmware",
@@ -266,18 +257,7 @@ FAILURES: dict[str, Failure] = {
         ("SELECT_BOOT_DISK",),
         "no-boot-disk",
         "SELECT_BOOT_DISK",
-        patch=_answers(
-            lambda found: found.update(
-                storage={
-                    "config": [
-                        {"id": "d", "type": "disk", "path": "/dev/vda", "ptable": "gpt"},
-                        {"id": "p", "type": "partition", "device": "d", "size": -1},
-                        {"id": "f", "type": "format", "volume": "p", "fstype": "ext4"},
-                        {"id": "m", "type": "mount", "device": "f", "path": "/"},
-                    ]
-                }
-            )
-        ),
+        patch=_answers(_other_storage),
     ),
     "medium damaged": Failure(
         "the medium is damaged", 8, ("medium could not be read",), "medium-damaged", "install_fail", iso=_spoiled
@@ -287,7 +267,7 @@ FAILURES: dict[str, Failure] = {
         9,
         ("said nothing and done nothing", "It hangs"),
         sections={"early-commands": ["(sleep 12; kill -9 $PPID) > /dev/null 2>&1 &"]},
-        patch=_hasty,
+        patch=_wrap(pipeline, "patience", _hasty),
     ),
     "kernel panic": Failure(
         "the kernel panics",
@@ -319,13 +299,30 @@ FAILURES: dict[str, Failure] = {
         ("rebooted before the installer had said that it was done", "again and again"),
         sections={"early-commands": ["reboot -f"]},
     ),
-    "qemu killed": Failure("QEMU is killed", 7, ("QEMU died", "signal 9"), patch=_killed_qemu),
-    "host disk full": Failure("this host's disk is full", 4, ("disk is full",), patch=_full_host, small=150),
+    "qemu killed": Failure(
+        "QEMU is killed", 7, ("QEMU died", "signal 9"), patch=_wrap(watch.Watch, "_show", _killed_qemu)
+    ),
+    "host disk full": Failure(
+        "this host's disk is full",
+        4,
+        ("disk is full",),
+        patch=_wrap(pipeline, "check_free", lambda *_: None),
+        small=150,
+    ),
     "little memory": Failure(
-        "the machine has too little memory", 8, ("memory",), patch=_little_memory, slug="out-of-memory"
+        "the machine has too little memory",
+        8,
+        ("memory",),
+        "out-of-memory",
+        patch=_wrap(pipeline, "plain_machine", _little_memory),
     ),
     "boot menu lost": Failure(
-        "the boot loader finds no menu", 8, ("grub>",), "boot-loader", "grub>", patch=_empty_menu
+        "the boot loader finds no menu",
+        8,
+        ("grub>",),
+        "boot-loader",
+        "grub>",
+        patch=_wrap(pipeline, "boot_medium", _empty_menu),
     ),
 }
 

@@ -20,6 +20,7 @@ from builder.install.patience import patience
 from builder.install.record import Record
 from builder.install.site import Site
 from builder.install.watch import Watch
+from builder.vm import screen
 from builder.vm.serial import SerialLine
 from builder.vm.state import RUNNING, State
 
@@ -91,6 +92,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TICK", 0.02)
     monkeypatch.setattr(module, "LOOK", 0.04)
     monkeypatch.setattr(module, "work", lambda _machine: None)
+    monkeypatch.setattr(screen, "text", lambda _machine: [])
     monkeypatch.setattr(module, "SETTLE", 0.05)
     monkeypatch.setattr(module, "GRACE", 0.1)
 
@@ -194,6 +196,35 @@ def test_a_turning_bar_is_no_word() -> None:
     _, error = watch(b"\r\nconnecting...  " + b"\x08-" * 2000, RUNNING, silence=0.3)
     assert isinstance(error, StalledError)
     assert "Nothing more came" in error.message
+
+
+@pytest.mark.parametrize(
+    ("shown", "words"),
+    [
+        (
+            ["Booting from DVD/CD...", "Boot failed: Could not read from CDROM (code 0003)", "No bootable device."],
+            "start",
+        ),
+        (["error: no such device: x.", "Entering rescue mode...", "grub rescue> "], "boot loader"),
+        (["                       GNU GRUB  version 2.12", "", "grub> "], "boot loader"),
+    ],
+)
+def test_a_boot_loader_that_only_the_screen_hears(
+    monkeypatch: pytest.MonkeyPatch, shown: list[str], words: str
+) -> None:
+    monkeypatch.setattr(screen, "text", lambda _machine: shown)
+    _, error = watch(b"", RUNNING, install=30)
+    assert isinstance(error, InstallError)
+    assert "'boot-loader'" in error.message
+    assert words in error.message
+    assert error.console[-1].strip() == shown[-1].strip()
+
+
+def test_a_menu_on_the_screen_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(screen, "text", lambda _machine: ["GNU GRUB  version 2.12", "*Try or Install Ubuntu Server"])
+    _, error = watch(b"", RUNNING, install=0.8)
+    assert error is not None
+    assert "not done within" in error.message
 
 
 def test_a_machine_that_goes_down_by_itself() -> None:

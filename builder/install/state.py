@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from dataclasses import replace
 from functools import reduce
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from builder.install.causes import known
 from builder.install.console import ConsoleParser
 from builder.install.phases import BY_NAME, Phase, milestone_of, phase_of, phase_of_failure
 from builder.install.signals import ConsoleEvent, PhaseFinished, PhaseStarted, Step, StepFailed
-from builder.install.verdict import Facts, Verdict, conclude, fold, told
+from builder.install.verdict import MAX_WORDS, Facts, Verdict, conclude, fold
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -162,8 +163,10 @@ class InstallState:
         return conclude(facts, phase.name if phase is not None else None, tuple(lines))
 
     def learn(self, words: Iterable[Words]) -> None:
-        """Take what the guest's own logs say, which counts before what the console said."""
-        self._facts = told(self._facts, words)
+        """Take what the guest's own logs say, which counts before what the console said, in the phase that failed."""
+        phase = next((each.phase for each in self._facts.words if each.phase is not None), None)
+        mine = [replace(each, phase=each.phase or phase) for each in words]
+        self._facts = replace(self._facts, words=(*mine[:MAX_WORDS], *self._facts.words))
 
     def _take(self, event: ConsoleEvent, events: list[ConsoleEvent]) -> None:
         failed_for_good = self._facts.final and self._facts.outcome == "failure"

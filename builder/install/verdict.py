@@ -37,7 +37,7 @@ from builder.install.signals import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
 Outcome = Literal["success", "failure", "stalled", "incomplete"]
 
@@ -278,16 +278,6 @@ _HANDLERS: dict[type[ConsoleEvent], Callable[[Facts, Any], Facts]] = {
     GuestDiskFull: lambda facts, event: _note(facts, event.line),
     ErrorLine: _error,
 }
-
-
-def told(facts: Facts, words: Iterable[Words]) -> Facts:
-    """Return ``facts`` with the ``words`` of the guest's own logs before those of the console.
-
-    They belong to the phase that failed, if one did.
-    """
-    phase = next((each.phase for each in facts.words if each.phase is not None), None)
-    mine = tuple(replace(each, text=each.text[:4000], phase=each.phase or phase) for each in words)
-    return replace(facts, words=(*mine[:MAX_WORDS], *facts.words))
 
 
 def conclude(facts: Facts, phase: str | None, lines: tuple[str, ...]) -> Verdict:
