@@ -210,7 +210,7 @@ def failed(verdict: Verdict) -> PrebakeError:
     """Return the error for a verdict that is no success: one paragraph, the likely cause, what to do."""
     kind = StalledError if verdict.verdict == "stalled" else InstallError
     where = f" in the phase {verdict.phase!r}" if verdict.phase else ""
-    begin = "The installer waits for a person" if verdict.verdict == "stalled" else "The installer failed"
+    begin = "The installer waits for a person" if verdict.verdict == "stalled" else "The install failed"
     parts = [f"{begin}{where}."]
     if verdict.reason:
         parts.append(f"Its own words: {verdict.reason.rstrip('.')}.")
