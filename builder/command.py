@@ -26,21 +26,48 @@ PACKAGES: Mapping[str, Mapping[str, str]] = {
         "apt": "qemu-system-x86",
         "dnf": "qemu-system-x86-core",
         "pacman": "qemu-system-x86",
+        "zypper": "qemu-x86",
+        "apk": "qemu-system-x86_64",
         "brew": "qemu",
     },
     "qemu-system-aarch64": {
         "apt": "qemu-system-arm",
         "dnf": "qemu-system-aarch64-core",
         "pacman": "qemu-system-aarch64",
+        "zypper": "qemu-arm",
+        "apk": "qemu-system-aarch64",
         "brew": "qemu",
     },
-    "qemu-img": {"apt": "qemu-utils", "dnf": "qemu-img", "pacman": "qemu-img", "brew": "qemu"},
-    "qemu-io": {"apt": "qemu-utils", "dnf": "qemu-img", "pacman": "qemu-img", "brew": "qemu"},
-    "xorriso": {"apt": "xorriso", "dnf": "xorriso", "pacman": "libisoburn", "brew": "xorriso"},
+    **{
+        key: {
+            "apt": "qemu-utils",
+            "dnf": "qemu-img",
+            "pacman": "qemu-img",
+            "zypper": "qemu-tools",
+            "apk": "qemu-img",
+            "brew": "qemu",
+        }
+        for key in ("qemu-img", "qemu-io")
+    },
+    "setpriv": {
+        "apt": "util-linux",
+        "dnf": "util-linux",
+        "pacman": "util-linux",
+        "zypper": "util-linux",
+        "apk": "setpriv",
+    },
+    "xorriso": {
+        "apt": "xorriso",
+        "dnf": "xorriso",
+        "pacman": "libisoburn",
+        "zypper": "xorriso",
+        "apk": "xorriso",
+        "brew": "xorriso",
+    },
     "mmdebstrap": {"apt": "mmdebstrap", "dnf": "mmdebstrap", "pacman": "mmdebstrap"},
     "tar2sqfs": {"apt": "squashfs-tools-ng", "dnf": "squashfs-tools-ng", "pacman": "squashfs-tools-ng"},
-    "mkfs.vfat": {"apt": "dosfstools", "dnf": "dosfstools", "pacman": "dosfstools"},
-    "mcopy": {"apt": "mtools", "dnf": "mtools", "pacman": "mtools"},
+    "mkfs.vfat": dict.fromkeys(("apt", "dnf", "pacman", "zypper", "apk"), "dosfstools"),
+    "mcopy": dict.fromkeys(("apt", "dnf", "pacman", "zypper", "apk"), "mtools"),
 }
 """Which package holds a program, by package manager."""
 
@@ -48,6 +75,8 @@ INSTALL_COMMANDS: Mapping[str, str] = {
     "apt": "sudo apt-get install",
     "dnf": "sudo dnf install",
     "pacman": "sudo pacman -S",
+    "zypper": "sudo zypper install",
+    "apk": "sudo apk add",
     "brew": "brew install",
 }
 
@@ -87,13 +116,18 @@ def failure(finished: Finished) -> PrebakeError:
 
 
 def install_hint(program: str) -> str | None:
-    """How to get ``program`` with each package manager that has it, or None if that is not known."""
+    """How to get ``program`` with this host's package managers, or None if that is not known."""
     names = PACKAGES.get(program)
-    if names is None:
-        return None
-    known = [f"{INSTALL_COMMANDS[manager]} {package}" for manager, package in names.items()]
-    installed = [line for manager, line in zip(names, known, strict=True) if _has_manager(manager)]
-    return "Install it: " + " · ".join(installed or known)
+    return None if names is None else how_to_install(names)
+
+
+def how_to_install(names: Mapping[str, str]) -> str:
+    """Say how to install a package; ``names`` are its names by package manager (keys of INSTALL_COMMANDS).
+
+    The managers that are on this host, or all where none of them is.
+    """
+    here = [manager for manager in names if _has_manager(manager)]
+    return "Install it: " + " · ".join(f"{INSTALL_COMMANDS[manager]} {names[manager]}" for manager in here or names)
 
 
 def _has_manager(manager: str) -> bool:
@@ -171,8 +205,11 @@ def spawn(
     stdout: IO[bytes] | int = subprocess.DEVNULL,
     stderr: IO[bytes] | int = subprocess.DEVNULL,
     env: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a program that lives on, in a session of its own so that Ctrl-C reaches only prebake.
+
+    ``pass_fds`` are open files that it gets under the same numbers.
 
     Raises HostError if it is not installed.
     """
@@ -183,4 +220,5 @@ def spawn(
         stderr=stderr,
         env=environment(env),
         start_new_session=True,
+        pass_fds=pass_fds,
     )

@@ -138,7 +138,7 @@ def test_what_is_missing_is_named_with_its_package(tmp_path: Path) -> None:
     (tmp_path / "70.json").write_text("{")
     with pytest.raises(HostError, match=r"code\.fd, which does not exist") as caught:
         firmware.find("amd64", search=[tmp_path])
-    assert "apt-get install ovmf" in str(caught.value.hint)
+    assert "ovmf" in str(caught.value.hint)
     with pytest.raises(HostError, match="Secure Boot") as caught:
         firmware.find("arm64", secure_boot=True, search=[tmp_path])
     assert "qemu-efi-aarch64" in str(caught.value.hint)

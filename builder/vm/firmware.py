@@ -25,8 +25,22 @@ TARGETS: Mapping[str, tuple[str, str]] = {"amd64": ("x86_64", "pc-q35-10.0"), "a
 """QEMU's name of the guest's architecture and a machine type that a descriptor's patterns are tried on."""
 
 PACKAGES: Mapping[str, Mapping[str, str]] = {
-    "amd64": {"apt": "ovmf", "dnf": "edk2-ovmf", "pacman": "edk2-ovmf", "brew": "qemu"},
-    "arm64": {"apt": "qemu-efi-aarch64", "dnf": "edk2-aarch64", "pacman": "edk2-aarch64", "brew": "qemu"},
+    "amd64": {
+        "apt": "ovmf",
+        "dnf": "edk2-ovmf",
+        "pacman": "edk2-ovmf",
+        "zypper": "qemu-ovmf-x86_64",
+        "apk": "ovmf",
+        "brew": "qemu",
+    },
+    "arm64": {
+        "apt": "qemu-efi-aarch64",
+        "dnf": "edk2-aarch64",
+        "pacman": "edk2-aarch64",
+        "zypper": "qemu-uefi-aarch64",
+        "apk": "aavmf",
+        "brew": "qemu",
+    },
 }
 """Which package holds the firmware, by package manager."""
 
@@ -174,6 +188,5 @@ def find(arch: str, *, secure_boot: bool = False, search: Sequence[Path] | None 
 
 
 def install_hint(arch: str) -> str:
-    """Return how to install UEFI firmware for guests of ``arch`` with each package manager."""
-    known = PACKAGES[arch].items()
-    return "Install it: " + " · ".join(f"{command.INSTALL_COMMANDS[name]} {package}" for name, package in known)
+    """Return how to install UEFI firmware for guests of ``arch`` with this host's package managers."""
+    return command.how_to_install(PACKAGES[arch])
