@@ -51,6 +51,21 @@ class Note:
 
 
 @dataclass(frozen=True)
+class Fallback(Note):
+    """A warning that guests are emulated because no hardware runs them: a build takes many times as long.
+
+    ``why`` is the reason, ``cost`` what it means for time, ``fix`` what would mend it, if that is known; ``text``
+    says it all in one.
+    """
+
+    level: str = "warning"
+    accelerator: str = "tcg"
+    why: str = ""
+    cost: str = ""
+    fix: str | None = None
+
+
+@dataclass(frozen=True)
 class ConsoleOutput:
     """Bytes from the guest's serial console, exactly as they came."""
 

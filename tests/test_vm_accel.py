@@ -14,7 +14,7 @@ import pytest
 
 from builder import command
 from builder.errors import HostError, UsageError
-from builder.events import Event, Note
+from builder.events import Event, Fallback, Note
 from builder.vm import accel, kvm, probe, qemu, trial
 from builder.vm.accel import Host, Probe
 from builder.vm.kvm import Surroundings
@@ -127,7 +127,8 @@ def test_auto_takes_the_first_that_works(monkeypatch: pytest.MonkeyPatch) -> Non
     verdicts(monkeypatch, Probe("kvm", usable=True))
     said: list[Event] = []
     assert accel.choose("auto", "amd64", said.append, LINUX).name == "kvm"
-    assert said == []
+    (note,) = said
+    assert note == Note("Guests run on kvm. An image of Ubuntu Server takes about 5 to 10 minutes (an estimate).")
 
 
 def test_auto_falls_back_loudly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,11 +136,31 @@ def test_auto_falls_back_loudly(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[Event] = []
     assert accel.choose("auto", "amd64", said.append, LINUX).name == "tcg"
     (note,) = said
-    assert isinstance(note, Note)
+    assert isinstance(note, Fallback)
     assert note.level == "warning"
-    assert "it sulks" in note.text
-    assert "feed it" in note.text
-    assert "ten times slower" in note.text
+    assert (note.accelerator, note.why, note.fix) == ("tcg", "kvm is not usable: it sulks.", "feed it")
+    assert "ten times slower" in note.cost
+    for part in (note.why, note.cost, note.fix):
+        assert part in note.text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "minutes", "ground"),
+    [
+        (0.15, (30, 50), "measured here, 1.00 of"),
+        (0.30, (60, 100), "measured here, 0.50 of"),
+        (0.01, (5, 10), "measured here, 15.00 of"),
+        (99.0, (300, 500), "measured here, 0.00 of"),
+        (None, (30, 50), "(an estimate; with"),
+    ],
+)
+def test_what_emulation_means_for_time(seconds: float | None, minutes: tuple[int, int], ground: str) -> None:
+    found = Probe("tcg", usable=True, seconds=seconds)
+    assert found.minutes == minutes
+    told = accel.takes(found)
+    assert f"about {minutes[0]} to {minutes[1]} minutes (an estimate" in told
+    assert ground in told
+    assert "with hardware 5 to 10" in told
 
 
 def test_a_foreign_guest_is_emulated_loudly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +202,16 @@ def test_without_qemu_the_host_is_at_fault(tmp_path: Path, monkeypatch: pytest.M
     ("name", "came", "reason"),
     [
         ("kvm", Trial("", 1, "qemu: ioctl(KVM_CREATE_VM) failed: 16 Device or resource busy"), "KVM is busy"),
-        ("kvm", Trial("", None, ""), "never ran an instruction"),
+        ("kvm", Trial("", None, ""), "never ran an instruction, though it had 1 s for it"),
+        ("kvm", Trial("", None, "", up=False), "QEMU did not come up within 10 seconds"),
+        ("kvm", Trial("", None, "KVM internal error. Suberror: 1"), r"never ran an instruction \(QEMU says: KVM int"),
+        (
+            "kvm",
+            Trial("", -6, "error: failed to set MSR 0x10a to 0x69"),
+            r"QEMU crashed \(SIGABRT\) before .*MSR 0x10a",
+        ),
+        ("kvm", Trial("", -200, ""), r"QEMU crashed \(signal 200\)"),
+        ("tcg", Trial("", None, "", up=False), "QEMU did not come up within 60 seconds"),
         ("kvm", Trial("RP", None, "qemu-system-x86_64: error: oops"), "reached protected mode .*oops"),
         ("kvm", Trial("RPLST", None, ""), "stopped before its end"),
         ("kvm", Trial("RPLST", 0, ""), "stopped before its end"),
@@ -197,26 +227,102 @@ def test_failed_trials_are_explained(name: str, came: Trial, reason: str) -> Non
     assert re.search(reason, told.reason)
 
 
+VMX, NESTED = frozenset({"vmx"}), frozenset({"hypervisor"})
+
+
 @pytest.mark.parametrize(
-    ("code", "here", "reason", "fix"),
+    ("code", "here", "reason", "fix", "cause"),
     [
-        (errno.ENOENT, Surroundings("amd64", frozenset({"vmx"})), "kvm_intel is not loaded", "modprobe kvm_intel"),
-        (errno.ENODEV, Surroundings("amd64", frozenset({"svm"})), "kvm_amd is not loaded", "modprobe kvm_amd"),
-        (errno.ENOENT, Surroundings("amd64", frozenset({"hypervisor"})), "virtual machine", "nested"),
-        (errno.ENOENT, Surroundings("amd64"), "firmware", "BIOS"),
-        (errno.ENOENT, Surroundings("amd64", frozenset({"vmx"}), container=True), "container", "--device /dev/kvm"),
-        (errno.ENOENT, Surroundings("amd64", wsl=True), "WSL", "nestedVirtualization=true"),
-        (errno.EACCES, Surroundings("amd64", user="eve"), "may not be opened by eve", "usermod -aG kvm eve"),
-        (errno.EACCES, Surroundings("amd64", user="eve"), "may not be opened by eve", "udevadm trigger"),
-        (errno.EACCES, Surroundings("amd64", member=True), "session is older", "log out"),
-        (errno.EPERM, Surroundings("amd64", container=True), "container may not", "--device"),
-        (errno.EBUSY, Surroundings("amd64"), "busy", "stop the virtual machines"),
+        (errno.ENOENT, Surroundings("amd64", VMX), "kvm_intel is not loaded", "modprobe kvm_intel", "module"),
+        (errno.ENODEV, Surroundings("amd64", frozenset({"svm"})), "kvm_amd is not", "modprobe kvm_amd", "module"),
+        (errno.ENOENT, Surroundings("amd64", NESTED), "virtual machine", "switch nested", "nested"),
+        (errno.ENOENT, Surroundings("arm64"), "virtual machine", "switch nested", "nested"),
+        (errno.ENOENT, Surroundings("amd64"), "firmware", "BIOS", "setup"),
+        (errno.ENOENT, Surroundings("amd64", VMX, container=True), "container", "--device /dev/kvm", "container"),
+        (errno.ENOENT, Surroundings("amd64", wsl=True), "WSL", "nestedVirtualization=true", "nested"),
+        (errno.EACCES, Surroundings("amd64", user="eve"), "not be opened by eve", "usermod -aG kvm eve", "permission"),
+        (errno.EACCES, Surroundings("amd64", user="eve"), "not be opened by eve", "udevadm trigger", "permission"),
+        (errno.EACCES, Surroundings("amd64", member=True), "session is older", "log out", "permission"),
+        (errno.EPERM, Surroundings("amd64", container=True), "container may not", "--device", "permission"),
+        (errno.EPERM, Surroundings("amd64", user="root"), "container may not", "--device", "permission"),
+        (errno.EBUSY, Surroundings("amd64"), "busy", "stop the virtual machines", "busy"),
+        (errno.EIO, Surroundings("amd64"), os.strerror(errno.EIO), "None", ""),
     ],
 )
-def test_why_kvm_does_not_open(code: int, here: Surroundings, reason: str, fix: str) -> None:
+def test_why_kvm_does_not_open(code: int, here: Surroundings, reason: str, fix: str, cause: str) -> None:
     told = kvm.explain(code, here)
     assert reason in told.reason
     assert fix in str(told.fix)
+    assert told.cause == cause
+
+
+@pytest.mark.parametrize(
+    ("here", "fix"),
+    [
+        (Surroundings("amd64", NESTED), "have nested virtualisation mended in the hypervisor around this computer"),
+        (Surroundings("amd64", VMX), "update the kernel and the computer's firmware"),
+        (Surroundings("amd64", NESTED, wsl=True), "wsl --update"),
+        (Surroundings("arm64"), "if this is itself a virtual machine, mend the hypervisor around it"),
+    ],
+)
+def test_a_device_that_opens_under_which_guests_hang_has_a_fix_of_its_own(here: Surroundings, fix: str) -> None:
+    told = trial.explain("kvm", here.arch, Trial("", None, ""), here)
+    assert told.reason.startswith("/dev/kvm opens, but no guest runs under it: the test guest never ran")
+    assert fix in str(told.fix)
+    assert told.cause == "hangs"
+    others = [kvm.explain(code, here) for code in (errno.ENOENT, errno.EACCES, errno.EBUSY)]
+    assert not {told.fix, told.reason} & {part for other in others for part in (other.fix, other.reason)}
+
+
+def stand_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str = "", *, instead_of_kvm: bool = False
+) -> None:
+    """Put a program in QEMU's place that does ``before``, then is QEMU; it may say kvm and mean emulation."""
+    real = command.find("qemu-system-x86_64")
+    swap = "s/^kvm$/tcg/;s/^host$/qemu64/" if instead_of_kvm else ""
+    tool = tmp_path / "bin/qemu-system-x86_64"
+    tool.parent.mkdir()
+    tool.write_text(
+        f"""#!/bin/sh
+{before}
+for word; do
+    shift
+    set -- "$@" "$(printf '%s\\n' "$word" | sed '{swap}')"
+done
+exec {real} "$@"
+"""
+    )
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+
+
+@pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="needs QEMU")
+def test_a_device_that_opens_under_which_a_real_guest_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device opens, a machine can be made, the guest starts, and its first instruction is never followed."""
+    stand_in(tmp_path, monkeypatch, instead_of_kvm=True)
+    monkeypatch.setattr(kvm, "open_trouble", lambda _arch: None)
+    monkeypatch.setattr(probe, "image", lambda _arch: b"\xf4\xeb\xfd\x90" * (probe.SIZE // 4))
+    found = accel.probe_one("kvm", "amd64", LINUX)
+    assert (found.usable, found.letters, found.cause) == (False, "", "hangs")
+    assert "/dev/kvm opens, but no guest runs under it: the test guest never ran an inst" in str(found.reason)
+    assert found.as_json()["cause"] == "hangs"
+
+
+@pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="needs QEMU")
+def test_a_slow_start_of_qemu_is_not_held_against_the_guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(tmp_path, monkeypatch, "sleep 2.5")
+    monkeypatch.setattr(trial, "SILENCE", {"tcg": 2.0})
+    assert accel.probe_one("tcg", "amd64").usable
+
+
+@pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="needs QEMU")
+def test_qemu_that_does_not_come_up_is_told_from_a_guest_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(tmp_path, monkeypatch, "exec sleep 30")
+    monkeypatch.setattr(trial, "START", {"tcg": 0.5})
+    found = accel.probe_one("tcg", "amd64")
+    assert "QEMU did not come up within 0.5 seconds" in str(found.reason)
 
 
 def test_an_unknown_error_is_quoted() -> None:

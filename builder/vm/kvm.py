@@ -1,4 +1,4 @@
-"""Why /dev/kvm cannot be opened, and what to do about it.
+"""Why /dev/kvm cannot be opened, or is of no use though it opens, and what to do about it.
 
 The causes and their fixes are those of Linux's documentation of KVM (https://www.linux-kvm.org/page/FAQ) and
 of the systems that put Linux into a box: containers, WSL, hosted CI machines.
@@ -23,15 +23,22 @@ UDEV_RULE = (
 
 @dataclass(frozen=True)
 class Trouble:
-    """Why an accelerator is of no use, and how to mend it if that is known."""
+    """Why something is of no use, and how to mend it if that is known.
+
+    ``cause`` is a word for programs: of an accelerator "permission", "module", "nested", "setup" (virtualisation is
+    switched off in the computer's setup), "container", "busy", "hangs" (it opens, and guests do not run), "missing"
+    (this build of QEMU does not have it) or "" for anything else.
+    """
 
     reason: str
     fix: str | None
+    cause: str = ""
 
 
 BUSY = Trouble(
     "KVM is busy: another hypervisor holds the processor's virtualisation",
     "stop the virtual machines of VirtualBox, VMware or the like, then try again",
+    "busy",
 )
 
 
@@ -72,46 +79,73 @@ def explain_missing(here: Surroundings) -> Trouble:
         return Trouble(
             "there is no /dev/kvm in this container",
             "start the container with `--device /dev/kvm`",
+            "container",
         )
     module = "kvm_intel" if "vmx" in here.flags else "kvm_amd" if "svm" in here.flags else None
     if module is not None:
         return Trouble(
             f"there is no /dev/kvm: the processor can virtualise, but the kernel module {module} is not loaded",
             f"`sudo modprobe {module}`; if that fails, `sudo dmesg | grep -i kvm` says why",
+            "module",
         )
     if here.wsl:
         return Trouble(
             "there is no /dev/kvm: WSL runs without nested virtualisation",
             "put `nestedVirtualization=true` under `[wsl2]` in %UserProfile%\\.wslconfig,"
             " then `wsl --shutdown` (Windows 11 and an up-to-date WSL)",
+            "nested",
         )
     if here.virtual or here.arch == "arm64":
         return Trouble(
             "there is no /dev/kvm: this is a virtual machine, or a processor, without virtualisation of its own",
             "switch nested virtualisation on in the hypervisor around it, or build on the bare machine",
+            "nested",
         )
     return Trouble(
         "there is no /dev/kvm: virtualisation is switched off in this computer's firmware",
         "switch on Intel VT-x or AMD-V (SVM) in the BIOS setup",
+        "setup",
     )
 
 
 def explain_denied(here: Surroundings) -> Trouble:
     """Say why /dev/kvm may not be opened."""
-    if here.container:
+    if here.container or here.user == "root":  # nothing but a box around it keeps root out
         return Trouble(
             "/dev/kvm is there, but this container may not open it",
             f"start the container with `--device /dev/kvm --group-add {here.group}`",
+            "permission",
         )
     if here.member:
         return Trouble(
             f"/dev/kvm may not be opened: {here.user} is in the group {here.group}, but this session is older",
             f"log out and in again, or start this from `newgrp {here.group}`",
+            "permission",
         )
     return Trouble(
         f"/dev/kvm may not be opened by {here.user}",
         f"`sudo usermod -aG {here.group} {here.user}`, then log out and in again; on a CI machine: {UDEV_RULE}",
+        "permission",
     )
+
+
+def explain_hanging(how: str, here: Surroundings) -> Trouble:
+    """Say why guests do not run though /dev/kvm opens and takes a machine; ``how`` says how far one came.
+
+    Permission, module and the processor's own part are in order then, so none of their fixes helps.
+    """
+    if here.wsl:
+        fix = "update WSL and Windows: `wsl --update`, then `wsl --shutdown`"
+    elif here.virtual:
+        fix = (
+            "have nested virtualisation mended in the hypervisor around this computer, which is itself a virtual "
+            "machine (nothing in here mends it), or build on another machine"
+        )
+    elif here.arch == "arm64":  # its processors do not say whether they are real
+        fix = "update the kernel; if this is itself a virtual machine, mend the hypervisor around it"
+    else:
+        fix = "update the kernel and the computer's firmware; `sudo dmesg | grep -i kvm` may say what is wrong"
+    return Trouble(f"/dev/kvm opens, but no guest runs under it: {how}", fix, "hangs")
 
 
 def explain(code: int, here: Surroundings) -> Trouble:
