@@ -232,11 +232,14 @@ def verify(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
 
 @cli.command("doctor")
 @click.option("--arch", type=click.Choice(["amd64", "arm64"]), default="amd64", show_default=True)
+@click.option("-o", "--output", type=FOLDER, default=Path("output"), show_default=True, help="Where images will be.")
+@cli_media.MIRROR
+@click.option("--offline", is_flag=True, help="Ask no server.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @talking
-def doctor_command(ui: Ui, *, arch: str, as_json: bool) -> None:
+def doctor_command(ui: Ui, *, arch: str, output: Path, mirrors: tuple[str, ...], offline: bool, as_json: bool) -> None:
     """Say what this host can do, and name the fix for what it cannot."""
-    found = doctor.examine(arch, existing_parent(Path("output")))
+    found = doctor.examine(arch, existing_parent(output), mirrors=mirrors, offline=offline)
     ui.result(json.dumps(found, indent=2) if as_json else "\n".join(doctor.lines(found)))
     if not found["able"]:
         sys.exit(HostError.exit_code)

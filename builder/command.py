@@ -38,16 +38,21 @@ PACKAGES: Mapping[str, Mapping[str, str]] = {
         "apk": "qemu-system-aarch64",
         "brew": "qemu",
     },
-    **{
-        key: {
-            "apt": "qemu-utils",
-            "dnf": "qemu-img",
-            "pacman": "qemu-img",
-            "zypper": "qemu-tools",
-            "apk": "qemu-img",
-            "brew": "qemu",
-        }
-        for key in ("qemu-img", "qemu-io")
+    "qemu-img": {
+        "apt": "qemu-utils",
+        "dnf": "qemu-img",
+        "pacman": "qemu-img",
+        "zypper": "qemu-tools",
+        "apk": "qemu-img",
+        "brew": "qemu",
+    },
+    "qemu-io": {
+        "apt": "qemu-utils",
+        "dnf": "qemu-img",
+        "pacman": "qemu-img",
+        "zypper": "qemu-tools",
+        "apk": "qemu-img",
+        "brew": "qemu",
     },
     "setpriv": {
         "apt": "util-linux",
@@ -122,12 +127,17 @@ def install_hint(program: str) -> str | None:
 
 
 def how_to_install(names: Mapping[str, str]) -> str:
-    """Say how to install a package; ``names`` are its names by package manager (keys of INSTALL_COMMANDS).
+    """Say how to install a package; ``names`` are its names by package manager, as `managers` takes them."""
+    return "Install it: " + " · ".join(f"{INSTALL_COMMANDS[one]} {names[one]}" for one in managers(names))
 
-    The managers that are on this host, or all where none of them is.
+
+def managers(names: Mapping[str, str], *, only_here: bool = False) -> list[str]:
+    """Return the package managers of ``names`` (keys of INSTALL_COMMANDS) that this host has.
+
+    All of them where it has none, unless ``only_here``.
     """
     here = [manager for manager in names if _has_manager(manager)]
-    return "Install it: " + " · ".join(f"{INSTALL_COMMANDS[manager]} {names[manager]}" for manager in here or names)
+    return here if here or only_here else list(names)
 
 
 def _has_manager(manager: str) -> bool:

@@ -53,15 +53,17 @@ def settled(spec: Spec, arch: str, report: Reporter, *, needs: str = "") -> Spec
     return replace(spec, network="offline")
 
 
-def unreachable(archive: str, proxy: str = "") -> str | None:
+def unreachable(archive: str, proxy: str = "", seconds: float = SECONDS) -> str | None:
     """Return why an archive of packages cannot be used from here, or None if it can.
+
+    ``seconds`` is how long each step may take.
 
     The guest does not know this host's own proxies, so only ``proxy`` counts. Not every mirror lists its folders, so
     releases are asked for by name too.
     """
     trouble = ""
     try:
-        with httpx.Client(proxy=proxy or None, trust_env=False, follow_redirects=True, timeout=SECONDS) as client:
+        with httpx.Client(proxy=proxy or None, trust_env=False, follow_redirects=True, timeout=seconds) as client:
             for name in PROBES:
                 with client.stream("GET", f"{archive.rstrip('/')}/dists/{name}") as answer:
                     status = answer.status_code

@@ -140,7 +140,7 @@ def test_auto_falls_back_loudly(monkeypatch: pytest.MonkeyPatch) -> None:
     assert note.level == "warning"
     assert (note.accelerator, note.why, note.fix) == ("tcg", "kvm is not usable: it sulks.", "feed it")
     assert "ten times slower" in note.cost
-    for part in (note.why, note.cost, note.fix):
+    for part in (note.why, note.cost, str(note.fix)):
         assert part in note.text
 
 
@@ -208,7 +208,7 @@ def test_without_qemu_the_host_is_at_fault(tmp_path: Path, monkeypatch: pytest.M
         (
             "kvm",
             Trial("", -6, "error: failed to set MSR 0x10a to 0x69"),
-            r"QEMU crashed \(SIGABRT\) before .*MSR 0x10a",
+            r"crashed \(SIGABRT\) before .*MSR 0x10a",
         ),
         ("kvm", Trial("", -200, ""), r"QEMU crashed \(signal 200\)"),
         ("tcg", Trial("", None, "", up=False), "QEMU did not come up within 60 seconds"),

@@ -124,7 +124,7 @@ def explain_denied(here: Surroundings) -> Trouble:
         )
     return Trouble(
         f"/dev/kvm may not be opened by {here.user}",
-        f"`sudo usermod -aG {here.group} {here.user}`, then log out and in again; on a CI machine: {UDEV_RULE}",
+        f"`sudo usermod -aG {here.group} {here.user}`, then log out and in again; on a CI machine: `{UDEV_RULE}`",
         "permission",
     )
 

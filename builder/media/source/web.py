@@ -167,13 +167,13 @@ def _authorities() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def open_client() -> httpx.Client:
+def open_client(timeout: httpx.Timeout = TIMEOUT) -> httpx.Client:
     """Return a client that follows redirects and heeds HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY.
 
     Raises MediumError if one of them names no proxy.
     """
     try:
-        return _client()
+        return _client(timeout)
     except (ValueError, httpx.InvalidURL) as error:
         raise MediumError(
             f"The proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names cannot be used: {error}.",
@@ -181,9 +181,9 @@ def open_client() -> httpx.Client:
         ) from error
 
 
-def _client() -> httpx.Client:
+def _client(timeout: httpx.Timeout) -> httpx.Client:
     return httpx.Client(
-        verify=_authorities(), timeout=TIMEOUT, follow_redirects=True, headers={"User-Agent": "prebake"}
+        verify=_authorities(), timeout=timeout, follow_redirects=True, headers={"User-Agent": "prebake"}
     )
 
 
