@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from builder.events import ConsoleOutput, Note, Phase, Progress, StageFinished, StageStarted
+from builder import alarm
+from builder.errors import StalledError
+from builder.events import ConsoleOutput, Fallback, Note, Phase, Progress, StageFinished, StageStarted
 
 if TYPE_CHECKING:
     from builder.errors import PrebakeError
@@ -34,12 +36,13 @@ class Ui:
         self._verbose = verbose
         self._quiet = quiet
         self._console = console
-        terminal = sys.stderr.isatty() and not os.environ.get("CI")
+        terminal = sys.stderr.isatty() and not alarm.on("CI")
         self._colour = terminal and not os.environ.get("NO_COLOR")
         self._bar: tqdm[Any] | None = None
         self._bars = terminal and _has_size() and not (self._json or quiet or console)
         self._behind = 0
         self._weight = 0
+        self._fallback: Fallback | None = None
         self._begun = time.monotonic()
         self._last = ""
         self._drawn = 0.0
@@ -60,6 +63,8 @@ class Ui:
             if isinstance(event, Progress) and self._too_soon(event):
                 return
             self._line(json.dumps({"event": type(event).__name__, "at": time.time(), **dataclasses.asdict(event)}))
+        elif isinstance(event, Fallback):
+            self._alarm(event)
         elif isinstance(event, Note):
             self._note(event)
         elif isinstance(event, (StageStarted, StageFinished)):
@@ -82,8 +87,10 @@ class Ui:
             self._line(text)
 
     def result(self, text: str) -> None:
-        """Write a line for a program."""
+        """Write a line for a program; after a fallback in CI, say once more on stderr what it cost."""
         self.close()
+        if alarm.on("CI"):
+            self._remind()
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 
@@ -113,6 +120,24 @@ class Ui:
             self._line(f"Evidence: {error.evidence}")
         if error.hint:
             self._line(f"What to do: {error.hint}")
+        if isinstance(error, StalledError) or alarm.on("CI"):
+            self._remind()
+
+    def _alarm(self, event: Fallback) -> None:
+        """Tell of a fallback to emulation: a warning for a person, and in CI, where nobody looks, a banner."""
+        self._fallback = event
+        if alarm.on("GITHUB_ACTIONS"):
+            self._line(alarm.workflow_command(event))
+        if alarm.on("CI"):
+            for row in alarm.banner(event):
+                self._line(row)
+        else:
+            self._note(event)
+
+    def _remind(self) -> None:
+        if self._fallback is not None:
+            self._line(self._painted(YELLOW, "warning: ") + alarm.reminder(self._fallback))
+            self._fallback = None
 
     def _note(self, note: Note) -> None:
         if note.level == "warning":

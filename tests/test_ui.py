@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builder.errors import InstallError
-from builder.events import ConsoleOutput, Note, Phase, Progress, StageFinished, StageStarted
+from builder.errors import InstallError, StalledError
+from builder.events import ConsoleOutput, Fallback, Note, Phase, Progress, StageFinished, StageStarted
 from builder.ui import Ui
 
-if TYPE_CHECKING:
-    import pytest
+import pytest
 
+if TYPE_CHECKING:
     from builder.events import Event
 
 STORY: list[Event] = [
@@ -183,3 +183,116 @@ def test_a_terminal_without_a_size_gets_lines(monkeypatch: pytest.MonkeyPatch) -
 
     assert pty.spawn([sys.executable, "-c", CHILD], read) == 0
     assert "] Installing" in seen.decode()
+
+
+FALLBACK = Fallback(
+    "kvm is not usable: it sulks, 100% of it.\nTen times slower. To mend it: feed it.",
+    why="kvm is not usable: it sulks, 100% of it. " + "And again. " * 20,
+    cost="Ten times slower.",
+    fix="feed it with " + "hay and " * 30 + "oats",
+)
+LOUD = "NO HARDWARE VIRTUALISATION: THE GUEST IS EMULATED"
+REMINDER = "warning: No hardware virtualisation: the guest is emulated (tcg), many times slower. kvm is not usable"
+
+
+@pytest.fixture
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in ("CI", "GITHUB_ACTIONS"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+@pytest.mark.parametrize("value", [None, "", "false", "0"])
+@pytest.mark.parametrize("quiet", [True, False])
+def test_a_person_is_warned_of_emulation_in_a_line(
+    plain_environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], value: str | None, *, quiet: bool
+) -> None:
+    if value is not None:
+        plain_environment.setenv("CI", value)
+    ui = Ui(quiet=quiet)
+    ui(FALLBACK)
+    ui.result("the/path")
+    assert capsys.readouterr() == ("the/path\n", f"warning: {FALLBACK.text}\n")
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_in_ci_a_fallback_to_emulation_is_loud(
+    plain_environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, quiet: bool
+) -> None:
+    plain_environment.setenv("CI", "true")
+    ui = Ui(quiet=quiet)
+    ui(FALLBACK)
+    ui.result("the/path")
+    ui.result("another")
+    out, err = capsys.readouterr()
+    rows = err.splitlines()
+    assert out == "the/path\nanother\n"
+    assert rows[0] == rows[-2] == "!" * 100
+    assert rows[1] == LOUD
+    told = " ".join(row.strip() for row in rows)
+    assert f"Why:  {FALLBACK.why.strip()}" in told
+    assert f"Cost: {FALLBACK.cost}" in told
+    assert f"Fix:  {FALLBACK.fix}" in rows  # in one line, to be copied
+    assert "`--accel kvm` (or hvf, whpx) makes this an error" in told
+    assert "::warning" not in err
+    assert all(len(row) <= 100 for row in rows if not row.startswith(("Fix:", "warning: ")))
+    assert rows[-1].startswith(REMINDER)  # once more at the end, and only once
+    assert err.count(REMINDER) == 1
+
+
+def test_github_shows_it_on_the_page_of_the_run(
+    plain_environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain_environment.setenv("CI", "true")
+    plain_environment.setenv("GITHUB_ACTIONS", "true")
+    Ui()(FALLBACK)
+    first, *rest = capsys.readouterr().err.splitlines()
+    assert first == (
+        "::warning title=No hardware virtualisation%3A the guest is emulated::"
+        "kvm is not usable: it sulks, 100%25 of it.%0ATen times slower. To mend it: feed it."
+    )
+    assert LOUD in rest
+
+
+def test_a_fallback_without_a_fix_names_none(
+    plain_environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain_environment.setenv("CI", "true")
+    Ui()(Fallback("x", why="No accelerator.", cost="Slow."))
+    assert "Fix:" not in capsys.readouterr().err
+
+
+def test_json_tells_of_a_fallback_in_an_event_alone(
+    plain_environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain_environment.setenv("CI", "true")
+    plain_environment.setenv("GITHUB_ACTIONS", "true")
+    ui = Ui(form="json")
+    ui(FALLBACK)
+    ui.error(StalledError("It took too long."))
+    told, error = (json.loads(row) for row in capsys.readouterr().err.splitlines())
+    assert (told["event"], told["level"], told["accelerator"]) == ("Fallback", "warning", "tcg")
+    assert (told["text"], told["why"], told["cost"], told["fix"]) == (
+        FALLBACK.text,
+        FALLBACK.why,
+        FALLBACK.cost,
+        FALLBACK.fix,
+    )
+    assert error["event"] == "Error"
+
+
+def test_what_takes_too_long_after_a_fallback_says_so_again(
+    plain_environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for error, ci, again in (
+        (StalledError("Too long."), "", True),
+        (InstallError("It failed."), "", False),
+        (InstallError("It failed."), "true", True),
+    ):
+        plain_environment.setenv("CI", ci)
+        ui = Ui()
+        ui(FALLBACK)
+        ui.error(error)
+        assert (REMINDER in capsys.readouterr().err) is again, (error, ci)
+    Ui().error(StalledError("Too long."))
+    assert REMINDER not in capsys.readouterr().err
