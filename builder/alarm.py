@@ -1,4 +1,4 @@
-"""What is made of a fallback to emulation where nobody watches: a banner that stands out in a log, and CI's own words."""
+"""What is made of a fallback to emulation where nobody watches: a banner that stands out in a log, and CI's words."""
 
 from __future__ import annotations
 

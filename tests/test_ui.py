@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from builder.errors import InstallError, StalledError
 from builder.events import ConsoleOutput, Fallback, Note, Phase, Progress, StageFinished, StageStarted
 from builder.ui import Ui
-
-import pytest
 
 if TYPE_CHECKING:
     from builder.events import Event
