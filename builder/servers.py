@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -73,6 +74,8 @@ def look(arch: str, mirrors: Sequence[str] = (), trust: Trust | None = None) -> 
     def put(place: int, question: _Question) -> None:
         heard.put((place, question.ask()))
 
+    with suppress(MediumError):
+        open_client().close()  # reads who vouches for servers, once, before the clock runs
     for place, question in enumerate(questions):
         threading.Thread(target=put, args=(place, question), daemon=True).start()  # a look-up cannot be cut short
     answers: dict[int, Trouble | None] = {}

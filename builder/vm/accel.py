@@ -35,8 +35,8 @@ sealing and proof take about as long again.
 HARDWARE_MINUTES = (5, 10)
 """The same where hardware runs the guests."""
 
-SLOWEST = 0.1
-"""A speed below which no estimate is made finer."""
+SLOWEST = 0.5
+"""The speed below which an estimate grows no longer: a lower one, measured for a moment, is mostly other load."""
 
 SYSTEMS: Mapping[str, str] = {"kvm": "Linux", "hvf": "macOS", "whpx": "Windows"}
 """The operating system of each hardware accelerator."""
