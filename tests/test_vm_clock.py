@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from builder.vm.clock import AwakeClock
+from builder.vm.clock import AwakeClock, patiently
 
 
 class Time:
@@ -53,3 +53,40 @@ def test_it_runs_on_the_systems_clock_by_itself() -> None:
     clock = AwakeClock()
     first = clock.seconds()
     assert 0 <= first <= clock.seconds()
+
+
+def test_what_is_waited_for_is_looked_at_in_slices_until_it_comes() -> None:
+    source, slices = Time(), []
+
+    def look(seconds: float) -> bool:
+        slices.append(seconds)
+        source.now += seconds
+        return len(slices) == 5
+
+    assert patiently(look, 100, source)
+    assert slices == [1.0] * 5
+
+
+def test_patience_ends_when_its_seconds_have_gone() -> None:
+    source = Time()
+
+    def look(seconds: float) -> bool:
+        source.now += seconds
+        return False
+
+    begun = source.now
+    assert not patiently(look, 10, source)
+    assert source.now - begun == pytest.approx(10)
+    assert not patiently(look, 0, source)
+
+
+def test_a_pause_in_a_wait_takes_only_a_little_of_it() -> None:
+    source, looks = Time(), 0
+
+    def look(seconds: float) -> bool:
+        nonlocal looks
+        looks += 1
+        source.now += 3600 if looks == 2 else seconds
+        return looks == 6
+
+    assert patiently(look, 4, source)

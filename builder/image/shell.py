@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from builder.errors import InstallError, MachineError, StalledError
+from builder.vm.clock import AwakeClock
 from builder.vm.serial import LineClosedError, LineSilentError
 
 if TYPE_CHECKING:
@@ -110,11 +111,11 @@ class RootShell:
         Programs that change the terminal's mode throw away what was typed before, and a kernel message can
         stand behind a prompt.
         """
-        end = time.monotonic() + seconds
+        clock = AwakeClock()
         while True:
             with contextlib.suppress(LineSilentError):
                 return self._line.expect(patterns, min(NUDGE, seconds))[0]
-            if time.monotonic() > end:
+            if clock.seconds() > seconds:
                 raise StalledError(f"{what} did not come within {seconds:.0f} s.", console=self._line.tail(TAIL))
             self._line.send(line)
 

@@ -2,6 +2,8 @@
 
 The thread also starts the process it talks to, because Linux counts the thread that started a process as its
 parent: a process that asked to die with its parent then lives as long as this thread, whoever made it.
+
+Seconds in which prebake did not run are nobody's: after a pause there is time to answer.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from qemu.qmp import ExecuteError, QMPClient, QMPError
 from qemu.qmp.protocol import Runstate
 
 from builder.errors import MachineError
+from builder.vm.clock import patiently
 
 if TYPE_CHECKING:
     import socket
@@ -119,7 +122,8 @@ class Monitor:
             raise MachineError("QEMU is gone: its monitor is closed.")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
-            return future.result(timeout)
+            patiently(lambda seconds: bool(concurrent.futures.wait([future], seconds).done), timeout)
+            return future.result(0)
         except BaseException:
             future.cancel()
             raise

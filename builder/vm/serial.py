@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import IO, TYPE_CHECKING, Any
 
 from pexpect import EOF, TIMEOUT
 from pexpect.socket_pexpect import SocketSpawn
+
+from builder.vm.clock import patiently
 
 if TYPE_CHECKING:
     import socket
@@ -110,12 +113,19 @@ class SerialLine:
         return _taken(self._spawn.after)
 
     def expect(self, patterns: Sequence[bytes], seconds: float) -> tuple[int, re.Match[bytes], str]:
-        """Wait up to ``seconds`` for one of the regular expressions.
+        """Wait up to ``seconds``, in which prebake is awake, for one of the regular expressions.
 
         Returns its place, its match and the text before it. Raises LineSilentError, LineClosedError.
         """
         known: list[Any] = [*patterns, EOF, TIMEOUT]
-        found = self._spawn.expect(known, timeout=seconds)
+        found = len(patterns) + 1
+
+        def look(slice_: float) -> bool:
+            nonlocal found
+            found = self._spawn.expect(known, timeout=slice_)
+            return found <= len(patterns)
+
+        patiently(look, seconds)
         match = self._spawn.match
         if found < len(patterns) and isinstance(match, re.Match):
             before = _taken(self._spawn.before)
@@ -123,8 +133,9 @@ class SerialLine:
         raise LineClosedError if found == len(patterns) else LineSilentError
 
     def send(self, line: str) -> None:
-        """Type a line."""
-        self._spawn.sendline(line.encode())
+        """Type a line. A machine that has gone is told to whoever waits for its answer."""
+        with contextlib.suppress(ConnectionError):
+            self._spawn.sendline(line.encode())
 
 
 def _taken(value: object) -> bytes:
