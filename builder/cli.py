@@ -31,6 +31,7 @@ from builder.errors import HostError, UsageError, VerificationError
 from builder.events import Note, silent
 from builder.image.facts import Check
 from builder.install.explain import explain as explain_console
+from builder.leftovers import scratch
 from builder.media.image import inspect
 from builder.reach import settled
 from builder.rehearsal.build import rehearsal_iso
@@ -213,9 +214,9 @@ def verify(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
     user = User(given["user"], password=password_of(given) or User.password)
     machine = {key: given[key] for key in ("firmware", "memory", "cpus")}
     spec = Spec(name="verify", disk=size, user=user, **machine)
-    with tempfile.TemporaryDirectory(prefix="prebake-verify-") as name:
+    with scratch(Path(tempfile.gettempdir()), "prebake-verify-", f"the proof of {path.name}") as work:
         try:
-            done = pipeline.verify_image(path, spec, given["arch"], given["accel"], work=Path(name), report=ui)
+            done = pipeline.verify_image(path, spec, given["arch"], given["accel"], work=work, report=ui)
         except VerificationError as error:
             ui.error(error)
             done = [Check("boots to a login", good=False, found=error.message)]

@@ -39,6 +39,8 @@ ARCHITECTURES = ("amd64", "arm64")
 OLDEST = "22.04"
 """The first series whose media prebake can change."""
 
+KEPT = {"leftover": "Cannot be removed:"}
+
 MIRROR = click.option(
     "--mirror", "mirrors", multiple=True, metavar="URL", help="Ask this server instead; several are asked in turn."
 )
@@ -175,16 +177,17 @@ def cache_group() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @talking
 def cache_list(ui: Ui, *, as_json: bool) -> None:
-    """Show what is kept, how large it is and when it was last used."""
+    """Show what is kept, how large it is and when it was last used; and what killed runs have left elsewhere."""
     items = larder.contents(cache_folder())
     if as_json:
         rows = [{**_row(item), "superseded": item.superseded} for item in items]
         ui.result(json.dumps({"folder": str(cache_folder()), "items": rows}, indent=2))
         return
     for item in items:
-        remark = "  superseded" if item.superseded and item.kind != "part" else ""
+        remark = "  superseded" if item.superseded and item.kind not in {"part", "leftover"} else ""
+        name = str(item.path) if item.kind == "leftover" else item.name
         day = time.strftime("%Y-%m-%d", time.localtime(item.used))
-        ui.result(f"{item.kind:10}{item.size / 1e6:>9.1f} MB  {day}  {item.name}  {item.detail}{remark}".rstrip())
+        ui.result(f"{item.kind:10}{item.size / 1e6:>9.1f} MB  {day}  {name}  {item.detail}{remark}".rstrip())
     ui.say(f"{sum(item.size for item in items) / 1e6:.1f} MB in {cache_folder()}")
 
 
@@ -196,7 +199,7 @@ def cache_list(ui: Ui, *, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @talking
 def cache_prune(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
-    """Remove what is superseded or half-fetched, or what the options name; what is in use stays."""
+    """Remove what is superseded, half-fetched or left by killed runs, or what the options name; what is used stays."""
     most = None if given["max_size"] is None else parse_size(given["max_size"])
     items = larder.contents(cache_folder())
     going = larder.chosen(items, everything=given["everything"], days=given["older_than"], most=most)
@@ -205,8 +208,9 @@ def cache_prune(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click pars
     def tell(item: larder.Item, gone: bool) -> None:
         rows.append({**_row(item), "removed": gone})
         if not given["as_json"]:
-            verb = ("Would remove" if given["dry_run"] else "Removed") if gone else "In use, kept:"
-            ui.result(f"{verb} {item.name} ({item.size / 1e6:.1f} MB)")
+            verb = ("Would remove" if given["dry_run"] else "Removed") if gone else KEPT.get(item.kind, "In use, kept:")
+            name = str(item.path) if item.kind == "leftover" else item.name
+            ui.result(f"{verb} {name} ({item.size / 1e6:.1f} MB)")
 
     if given["dry_run"]:
         for item in going:

@@ -6,16 +6,19 @@ import os
 import shutil
 import stat
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from builder import leftovers
 from builder.media.source.releases import series_of, version_key
 from builder.media.source.shelf import RECORD, Shelf
 from builder.store import unused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
+    from builder.leftovers import Leftover
 
 DAY = 86400.0
 KEPT = frozenset({"key"})
@@ -26,9 +29,10 @@ KEPT = frozenset({"key"})
 class Item:
     """Something in the cache.
 
-    ``kind`` is "iso", "part" (of a download), "rehearsal" (a medium), "base" (what one is made from) or "key";
-    ``size`` is in bytes on the disk, ``used`` in seconds since 1970. ``locks`` are held by who fetches or uses
-    it. ``superseded`` says that something newer of its kind is there.
+    ``kind`` is "iso", "part" (of a download), "rehearsal" (a medium), "base" (what one is made from), "key" or
+    "leftover" (of a run that was killed, wherever that worked); ``size`` is in bytes on the disk, ``used`` in seconds
+    since 1970. ``locks`` are held by who fetches or uses it. ``superseded`` says that something newer of its kind is
+    there, or that nobody can want it. ``left`` is what is known of a leftover.
     """
 
     kind: str
@@ -39,11 +43,12 @@ class Item:
     locks: tuple[Path, ...] = ()
     superseded: bool = False
     detail: str = ""
+    left: Leftover | None = None
 
 
 def contents(cache: Path) -> list[Item]:
     """Return what is in the cache, by kind and name."""
-    return [*_isos(cache), *_rehearsals(cache), *_keys(cache)]
+    return [*_isos(cache), *_rehearsals(cache), *_keys(cache), *_leftovers(cache)]
 
 
 def _isos(cache: Path) -> list[Item]:
@@ -91,6 +96,16 @@ def _keys(cache: Path) -> list[Item]:
     ]
 
 
+def _leftovers(cache: Path) -> list[Item]:
+    items = []
+    for one in leftovers.found(cache):
+        detail = f"{one.what}, killed (process {one.pid})"
+        used = _used(one.record)
+        item = Item("leftover", one.path.name, one.path, disk_size(one.path), used, superseded=True, detail=detail)
+        items.append(replace(item, left=one))
+    return items
+
+
 def chosen(
     items: Sequence[Item], *, everything: bool, days: float | None, most: int | None, now: float | None = None
 ) -> list[Item]:
@@ -118,6 +133,9 @@ def chosen(
 def prune(items: Iterable[Item], tell: Callable[[Item, bool], None]) -> None:
     """Remove ``items`` that nobody uses; ``tell`` is told of each, and whether it is gone."""
     for item in items:
+        if item.left is not None:
+            tell(item, leftovers.remove(item.left))
+            continue
         with unused(*item.locks) as free:
             if free:
                 # The record goes first: what is half removed no longer counts as kept.

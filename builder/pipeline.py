@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from builder import command
+from builder import command, leftovers
 from builder.autoinstall.check import check
 from builder.boot import (
     answers_for,
@@ -56,6 +56,7 @@ def build_image(job: Job, report: Reporter) -> Path:
     Raises a PrebakeError, whose class says which part failed.
     """
     story = Story(report)
+    leftovers.tell(report)
     check(job.spec, own=job.own is not None)
     check_place(job.target, force=job.force)
     with story.stage("medium", "Reading the medium"):
@@ -169,6 +170,7 @@ def verify_image(image: Path, spec: Spec, arch: str, accelerator: str, *, work: 
 
     Raises VerificationError if it does not come up.
     """
+    leftovers.tell(report)
     probe = accel.choose(accelerator, arch, report)
     machine = plain_machine(spec, arch, probe.name, work)
     site = Site(work, work / "logs", patience(probe.speed), report)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import errno
 import functools
-import signal
 import sys
 import traceback
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from builder import interrupts
 from builder.errors import HostError, Interrupted, PrebakeError
 from builder.ui import Ui
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType
 
 Function = Any
 """A click callback; click itself types them no closer."""
@@ -51,13 +50,11 @@ def talking(function: Function) -> Function:
             quiet=given.pop("quiet"),
             console=bool(given.get("console")),
         )
-        for name in ("SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, None)  # Windows has no SIGHUP
-            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup asked for that
-                signal.signal(number, _interrupt)
         try:
+            interrupts.listen()
             function(ui, **given)
         except (KeyboardInterrupt, Interrupted):
+            interrupts.ignore()
             ui.error(Interrupted("Interrupted. Nothing is left running, and no result is left half-made."))
             sys.exit(Interrupted.exit_code)
         except PrebakeError as error:
@@ -84,7 +81,3 @@ def _trouble(error: OSError) -> HostError:
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return HostError(f"This host's disk is full{where}.", hint="Make room, or work elsewhere: -o DIR.")
     return HostError(f"This host refused: {error.strerror or error}{where}.", hint="Look at the place and its owner.")
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

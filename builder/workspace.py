@@ -6,15 +6,15 @@ import contextlib
 import json
 import os
 import shutil
-import tempfile
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder.errors import HostError, UsageError
+from builder.leftovers import scratch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 MIB = 1 << 20
 
@@ -78,11 +78,10 @@ def workspace(output: Path, name: str) -> Iterator[Path]:
     """
     made = [path for path in (output, *output.parents) if not path.exists()]
     output.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{name}.building-", dir=output))
     try:
-        yield work
+        with scratch(output, f".{name}.building-", f"the build of {name}") as work:
+            yield work
     finally:
-        shutil.rmtree(work, ignore_errors=True)
         with contextlib.suppress(OSError):
             for folder in made:
                 folder.rmdir()

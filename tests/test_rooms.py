@@ -10,7 +10,7 @@ import pytest
 
 BUILDER = Path(__file__).parent.parent / "builder"
 ORDER = ["media", "autoinstall", "vm", "install", "image", "publish"]
-ALWAYS = {"errors", "events", "command", "store", "resources", "size", "spec"}
+ALWAYS = {"errors", "events", "command", "interrupts", "leftovers", "store", "resources", "size", "spec"}
 GUEST = BUILDER / "rehearsal/guest"
 
 

@@ -16,6 +16,7 @@ import yaml
 
 from builder import command
 from builder.events import Note, Phase, Reporter
+from builder.leftovers import scratch
 from builder.rehearsal import base as base_module
 from builder.rehearsal import cpio, menu, recipe
 from builder.store import locked
@@ -75,8 +76,7 @@ def _base(folder: Path, report: Reporter, mirror: str | None) -> base_module.Bas
         report(Phase("base", "Making a Debian system (a minute or two)", 0.05))
         aside = kept.with_suffix(".new")
         shutil.rmtree(aside, ignore_errors=True)
-        with tempfile.TemporaryDirectory(dir=OPEN if os.geteuid() else folder, prefix="prebake-base-") as name:
-            work = Path(name)
+        with scratch(Path(OPEN) if os.geteuid() else folder, "prebake-base-", "a Debian system") as work:
             work.chmod(0o755)
             base_module.build(work, mirror)
             shutil.copytree(work, aside)
@@ -125,8 +125,7 @@ def arrange(tree: Path, made: base_module.Base, *, quiet: bool, create_users: st
 
 
 def _early_initrd(live_uuid: str) -> bytes:
-    with tempfile.TemporaryDirectory() as name:
-        tree = Path(name)
+    with scratch(Path(tempfile.gettempdir()), "prebake-", "a RAM disk") as tree:
         shutil.copytree(recipe.HERE / "live/initrd", tree, dirs_exist_ok=True)
         (tree / "conf/uuid.conf").write_text(live_uuid + "\n")
         return cpio.archive(tree)

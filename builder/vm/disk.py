@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Literal
 
 from builder import command
 from builder.events import Progress, silent
+from builder.leftovers import scratch
 from builder.size import SECTOR
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def write_overlay(source: Path, size: int, extents: Sequence[tuple[int, bytes]],
         with ExitStack() as lent:
             # qemu-io splits its commands at spaces and knows no quotes, so the data lie in files called by numbers
             # in its working folder.
-            folder = Path(lent.enter_context(tempfile.TemporaryDirectory(prefix="prebake-")))
+            folder = lent.enter_context(scratch(Path(tempfile.gettempdir()), "prebake-", "what an overlay holds"))
             argv = ["qemu-io", "-f", "qcow2", "-t", "unsafe"]
             for number, (offset, data) in enumerate(merged[start : start + WRITES_AT_ONCE]):
                 _lend(data, folder / str(number), lent)
