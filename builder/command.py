@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
@@ -157,6 +159,21 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**os.environ, "LC_ALL": "C.UTF-8", **(extra or {})}
 
 
+@functools.cache
+def dies_with_parent(number: str = "KILL") -> tuple[str, ...]:
+    """Return the program and options to put before another's, so that the kernel ends that if prebake is killed.
+
+    It is sent the signal ``number`` when the thread that started it ends, and with it prebake. Only Linux has that,
+    through util-linux's setpriv; elsewhere it is empty.
+    """
+    program = shutil.which("setpriv")
+    if sys.platform != "linux" or program is None:
+        return ()
+    prefix = (program, "--pdeathsig", number)
+    tried = subprocess.run((*prefix, program, "--version"), capture_output=True, check=False)
+    return () if tried.returncode else prefix
+
+
 def run(
     argv: Sequence[str],
     *,
@@ -170,14 +187,15 @@ def run(
     """Run a program to its end.
 
     ``argv[0]`` is looked up on the PATH. ``stdin`` is bytes, an open file, or nothing at all; ``stdout`` is
-    an open file that takes the output, which is captured otherwise. ``timeout`` is in seconds.
+    an open file that takes the output, which is captured otherwise. ``timeout`` is in seconds. Where the system has
+    that, the program is asked to end if prebake is killed.
 
     Raises HostError if the program is not installed and CommandError if it ends with a code not in ``ok``
     or takes too long.
     """
     full = (find(argv[0]), *argv[1:])
     with subprocess.Popen(
-        full,
+        (*dies_with_parent("TERM"), *full),
         cwd=cwd,
         env=environment(env),
         stdin=subprocess.PIPE if isinstance(stdin, bytes) else stdin or subprocess.DEVNULL,
@@ -212,6 +230,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 def spawn(
     argv: Sequence[str],
     *,
+    stdin: IO[bytes] | int = subprocess.DEVNULL,
     stdout: IO[bytes] | int = subprocess.DEVNULL,
     stderr: IO[bytes] | int = subprocess.DEVNULL,
     env: Mapping[str, str] | None = None,
@@ -221,11 +240,13 @@ def spawn(
 
     ``pass_fds`` are open files that it gets under the same numbers.
 
-    Raises HostError if it is not installed.
+    Where `dies_with_parent` has a way it ends at the latest with the thread that calls this; where it has none,
+    `builder.vm.bound` keeps it from outliving prebake. Raises HostError if it is not installed.
     """
+    program = find(argv[0])
     return subprocess.Popen(
-        (find(argv[0]), *argv[1:]),
-        stdin=subprocess.DEVNULL,
+        (*dies_with_parent(), program, *argv[1:]),
+        stdin=stdin,
         stdout=stdout,
         stderr=stderr,
         env=environment(env),

@@ -20,6 +20,7 @@ import pytest
 
 from builder import command
 from builder.errors import HostError, MachineError
+from builder.leftovers import scratch
 from builder.vm import disk, machine
 from builder.vm.machine import Machine
 from builder.vm.qemu import Disk, MachineSpec, Nic, Port
@@ -236,7 +237,7 @@ def test_ports_write_files(tmp_path: Path, runtime: Path) -> None:
     assert port.path.read_bytes() == b""
 
 
-@pytest.mark.skipif(not machine.dies_with_parent(), reason="this system cannot tie a process to its parent")
+@pytest.mark.skipif(not command.dies_with_parent(), reason="this system cannot tie a process to its parent")
 def test_qemu_dies_with_a_killed_prebake_but_not_with_a_thread(tmp_path: Path) -> None:
     make_spec(tmp_path, b"")
     script = textwrap.dedent(f"""
@@ -282,10 +283,6 @@ def test_a_long_temporary_folder_is_not_used_for_sockets(tmp_path: Path, monkeyp
     long = tmp_path / ("x" * 120)
     long.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(long))
-    folder = machine._private_folder()
-    try:
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(folder / "serial"))
-            assert select.select([], [listener], [], 0) is not None
-    finally:
-        command.run(["rm", "-r", str(folder)])
+    with scratch(machine._base(), "prebake-", "a test") as folder, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "serial"))
+        assert select.select([], [listener], [], 0) is not None

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import re
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -22,7 +19,11 @@ from typing import TYPE_CHECKING
 
 from builder import command
 from builder.errors import HostError, MachineError
+from builder.interrupts import held
+from builder.leftovers import scratch
 from builder.vm import qemu
+from builder.vm.bound import Bound
+from builder.vm.clock import AwakeClock, patiently
 from builder.vm.qmp import Event, Monitor
 from builder.vm.state import RUNNING, State, after
 
@@ -58,22 +59,6 @@ HINTS: Mapping[str, str] = {
 """What helps, by what QEMU says."""
 
 
-@functools.cache
-def dies_with_parent() -> tuple[str, ...]:
-    """Return the program and options to put before QEMU's, so that the kernel ends it if prebake is killed.
-
-    Only Linux has that, through util-linux's setpriv; elsewhere it is empty.
-    """
-    prefix = ("setpriv", "--pdeathsig", "KILL")
-    if sys.platform != "linux":
-        return ()
-    try:
-        command.run((*prefix, "true"))
-    except (HostError, command.CommandError):
-        return ()
-    return prefix
-
-
 class Machine:
     """A context manager that runs the machine ``spec`` describes; leaving it ends QEMU and leaves no trace.
 
@@ -85,8 +70,9 @@ class Machine:
     def __init__(self, spec: MachineSpec) -> None:
         self.spec = spec
         self.argv: tuple[str, ...] = ()
+        self._lent = contextlib.ExitStack()
         self._folder: Path | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._bound: Bound | None = None
         self._monitor: Monitor | None = None
         self._serial: socket.socket | None = None
         self._stderr = ""
@@ -118,6 +104,10 @@ class Machine:
         return self._serial
 
     @property
+    def _process(self) -> subprocess.Popen[bytes] | None:
+        return None if self._bound is None else self._bound.process
+
+    @property
     def pid(self) -> int | None:
         """QEMU's process id, or None if it was not started."""
         return None if self._process is None else self._process.pid
@@ -144,9 +134,9 @@ class Machine:
 
     def wait_shutdown(self, timeout: float | None = None) -> State:
         """Wait until the machine no longer runs, or for ``timeout`` seconds; return what it is doing then."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        clock = AwakeClock()
         while (state := self.poll()).running:
-            left = 0.2 if deadline is None else min(0.2, deadline - time.monotonic())
+            left = 0.2 if timeout is None else min(0.2, timeout - clock.seconds())
             if left <= 0:
                 break
             with self._changed:
@@ -193,17 +183,17 @@ class Machine:
         return self.poll()
 
     def _start(self) -> None:
-        self._folder = _private_folder()
+        self._folder = self._lent.enter_context(scratch(_base(), "prebake-", f"the sockets of {self.spec.name}"))
         spec = replace(self.spec, serial=self._folder / "serial", qmp=self._folder / "qmp")
         self.argv = qemu.argv(spec)
         program = command.find(self.argv[0])
         self._monitor = Monitor(spec.name, self._note)
-        self._monitor.call(lambda: self._launch((*dies_with_parent(), program, *self.argv[1:])))
-        deadline = time.monotonic() + START_SECONDS
-        monitor_end = self._connect(self._folder / "qmp", deadline)
+        self._monitor.call(lambda: self._launch((program, *self.argv[1:])))
+        clock = AwakeClock()
+        monitor_end = self._connect(self._folder / "qmp", clock)
         try:
             self._monitor.connect(monitor_end)
-            self._serial = self._connect(self._folder / "serial", deadline)
+            self._serial = self._connect(self._folder / "serial", clock)
             self._monitor.execute("cont")
         except MachineError as error:
             raise self._failure(error.message) from error
@@ -211,9 +201,9 @@ class Machine:
     def _launch(self, argv: tuple[str, ...]) -> None:
         if self._folder is not None:
             with Path(self._folder, "stderr").open("wb") as errors:
-                self._process = command.spawn(argv, stdout=errors, stderr=errors)
+                self._bound = Bound(argv, stdout=errors, stderr=errors)
 
-    def _connect(self, path: Path, deadline: float) -> socket.socket:
+    def _connect(self, path: Path, clock: AwakeClock) -> socket.socket:
         while True:
             end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
@@ -227,7 +217,7 @@ class Machine:
                 return end
             if self._process is None or self._process.poll() is not None:
                 raise self._failure("It is not there.")
-            if time.monotonic() > deadline:
+            if clock.seconds() > START_SECONDS:
                 raise self._failure(f"It did not open {path.name} within {START_SECONDS:g} s.")
             time.sleep(0.01)
 
@@ -264,45 +254,64 @@ class Machine:
         return state
 
     def _end(self, patience: float) -> None:
-        """End QEMU within ``patience`` seconds or kill it, reap it, and remove what it leaves."""
+        """End QEMU within ``patience`` seconds or kill it, reap it, and remove what it leaves.
+
+        A signal meanwhile has it killed at once, and is raised when all is done.
+        """
         try:
-            self._stop(patience)
+            with held(self._kill):
+                self._stop(patience)
+                self._clear()
         except BaseException:
-            self._stop(0)
+            with held():
+                self._stop(0)
+                self._clear()
             raise
-        finally:
-            self.stderr_text()
-            if self._serial is not None:
-                self._serial.close()
-            if self._monitor is not None:
-                self._monitor.close()
-            if self._folder is not None:
-                shutil.rmtree(self._folder, ignore_errors=True)
-                self._folder = None
+
+    def _clear(self) -> None:
+        self.stderr_text()
+        if self._serial is not None:
+            self._serial.close()
+        if self._monitor is not None:
+            self._monitor.close()
+        if self._bound is not None:
+            self._bound.release()
+        self._lent.close()
+        self._folder = None
+
+    def _kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
 
     def _stop(self, patience: float) -> None:
         if self._monitor is not None and self._process is None:
-            self._monitor.call(lambda: None)  # a start that was interrupted may still be under way
+            with contextlib.suppress(MachineError):
+                self._monitor.call(lambda: None)  # a start that was interrupted may still be under way
         process = self._process
         if process is None or process.poll() is not None:
             return
         if patience and self._monitor is not None:
             with contextlib.suppress(MachineError):
                 self._monitor.execute("quit", timeout=patience)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(patience)
+            patiently(self._ended, patience)
         for stop in (process.terminate, process.kill) if patience else (process.kill,):
             if process.poll() is None:
                 stop()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(HASTY_SECONDS)
+                patiently(self._ended, HASTY_SECONDS)
+
+    def _ended(self, seconds: float) -> bool:
+        """Wait for QEMU's end for so many seconds; say whether it has ended."""
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(seconds)
+        return self._process is None or self._process.returncode is not None
 
 
-def _private_folder() -> Path:
-    """Make a folder only this user may enter, with a path short enough for UNIX sockets in it."""
-    for base in (tempfile.gettempdir(), "/tmp"):  # noqa: S108 - mkdtemp makes the name unguessable
+def _base() -> Path:
+    """Return the folder for private folders whose path is short enough for UNIX sockets in them."""
+    for base in (tempfile.gettempdir(), "/tmp"):  # noqa: S108 - the name of what is made there is unguessable
         if len(os.fsencode(base)) + len("/prebake-12345678/serial") <= SOCKET_PATH and os.access(base, os.W_OK):
-            return Path(tempfile.mkdtemp(prefix="prebake-", dir=base))
+            return Path(base)
     raise HostError(
         f"The folder for temporary files, {tempfile.gettempdir()}, has too long a path for UNIX sockets.",
         hint="Set TMPDIR to a folder with a shorter path.",

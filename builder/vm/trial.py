@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from builder import command
+from builder.leftovers import scratch
 from builder.vm import probe, qemu
+from builder.vm.bound import Bound
 from builder.vm.kvm import BUSY, Trouble, explain_hanging, surroundings
 
 if TYPE_CHECKING:
@@ -121,11 +122,14 @@ def run_trial(name: str, guest_arch: str) -> Trial:
 
     Raises HostError if the emulator is not installed.
     """
-    with tempfile.TemporaryDirectory(prefix="prebake-") as folder, _channel() as (ours, theirs):
-        image = Path(folder, "probe.bin")
+    with (
+        scratch(Path(tempfile.gettempdir()), "prebake-", "the probe of an accelerator") as folder,
+        _channel() as (ours, theirs),
+    ):
+        image = folder / "probe.bin"
         image.write_bytes(probe.image(guest_arch))
         number = None if theirs is None else theirs.fileno()
-        process = command.spawn(
+        bound = Bound(
             trial_argv(name, guest_arch, image, number),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -134,11 +138,12 @@ def run_trial(name: str, guest_arch: str) -> Trial:
         if theirs is not None:
             theirs.close()
         try:
-            return _watch(process, ours, START.get(name, HARDWARE_START), SILENCE.get(name, HARDWARE_SILENCE))
+            return _watch(bound.process, ours, START.get(name, HARDWARE_START), SILENCE.get(name, HARDWARE_SILENCE))
         finally:
-            process.kill()
+            bound.process.kill()
             with contextlib.suppress(subprocess.TimeoutExpired):  # a hung kernel may keep it for good
-                process.wait(5)
+                bound.process.wait(5)
+            bound.release()
 
 
 def _watch(process: subprocess.Popen[bytes], monitor: socket.socket | None, start: float, silence: float) -> Trial:
