@@ -115,12 +115,17 @@ def session(spec: MachineSpec, name: str, user: User, site: Site) -> Iterator[Se
             shell.must(["tar", "-xf", DEVICE, "-C", SCRIPTS, "--exclude=*/*"], seconds=limits.answer)
             yield Session(machine, line, shell, limits, user.name, seconds)
         except PrebakeError as error:
-            state = machine.poll()
+            # A line that is closed is told a moment before QEMU's end is known.
+            state = machine.wait_shutdown(ENDING) if isinstance(error, MachineError) else machine.poll()
             if state.kind == "io-error":
                 raise disk_trouble(state) from error
             if state.kind == "exited":
-                said = machine.stderr_text().strip()
-                raise MachineError(f"QEMU died (exit code {state.code}). {said}", console=line.tail()) from error
+                words = machine.stderr_text().strip().splitlines()[-1:] or ["It said nothing."]
+                raise MachineError(
+                    f"QEMU died while the installed system ran (exit code {state.code}). {words[0]}",
+                    hint="Was it killed for lack of memory? `dmesg` tells; a smaller machine: --memory.",
+                    console=line.tail(),
+                ) from error
             with contextlib.suppress(MachineError):
                 machine.screendump(record.with_suffix(".png"))
             raise
