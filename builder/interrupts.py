@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 NUMBERS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """Ctrl-C, a request to end, the terminal's end; Windows has no SIGHUP."""
+CODE = 130
+"""The exit code of whoever was interrupted, as in a shell."""
 BOUNCE = 1.0
 """Seconds after a signal in which another says nothing new: a finger that shook, a session that sends two kinds."""
 
@@ -31,9 +34,17 @@ class _Interrupt:
             raise KeyboardInterrupt
 
 
+def leave() -> None:
+    """Let each of the signals end the process at once and without a word: nothing has been begun."""
+    _handle(lambda _number, _frame: os._exit(CODE))
+
+
 def listen() -> None:
     """Let each of the signals raise KeyboardInterrupt from now on, but for those that whoever started us ignores."""
-    handler = _Interrupt()
+    _handle(_Interrupt())
+
+
+def _handle(handler: Callable[[int, FrameType | None], None]) -> None:
     for number in NUMBERS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup asked for that
             signal.signal(number, handler)

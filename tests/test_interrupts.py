@@ -111,6 +111,24 @@ def test_a_signal_that_the_parent_has_switched_off_stays_off(tmp_path: Path) -> 
     assert gone(qemu)
 
 
+@pytest.mark.parametrize("seconds", [0.15, 0.3, 0.6])
+def test_a_signal_while_python_still_reads_the_program_leaves_no_trace(tmp_path: Path, seconds: float) -> None:
+    """The child says when its first line has run; before that it is Python's own start."""
+    script = """
+import runpy
+sys.argv = ["prebake", "doctor"]
+say("ready")
+runpy.run_module("builder", run_name="__main__")
+"""
+    with child(tmp_path, "from builder import interrupts\ninterrupts.leave()\n" + script) as prebake:
+        assert answer(prebake) == ["ready"]
+        time.sleep(seconds)
+        prebake.send_signal(signal.SIGINT)
+        _, err = prebake.communicate()
+    assert prebake.returncode == 130
+    assert "Traceback" not in err
+
+
 @pytest.fixture
 def handlers() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in interrupts.NUMBERS}
