@@ -255,7 +255,7 @@ def test_qemu_dies_with_a_killed_prebake_but_not_with_a_thread(tmp_path: Path) -
         print(guest.pid, guest.poll().kind, flush=True)
         time.sleep(100)
     """)
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment) as parent:
         assert parent.stdout is not None
         pid, kind = parent.stdout.readline().decode().split()

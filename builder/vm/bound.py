@@ -23,7 +23,8 @@ class Bound:
     """A program started by ``argv`` that is killed if prebake is: by the kernel, or else by a watchdog.
 
     On Linux it ends with the thread that makes this, so that thread must live as long as it is wanted. Whoever makes
-    it calls `release` once it has ended. ``pass_fds`` are open files that the program gets. Making it raises HostError if the program is not installed.
+    it calls `release` once it has ended. ``pass_fds`` are open files that the program gets. Making it raises
+    HostError if the program is not installed.
     """
 
     def __init__(
