@@ -132,7 +132,7 @@ def _no_disk(plain: Any, *given: Any) -> Any:
 
 
 def _little_memory(plain: Any, *given: Any) -> Any:
-    return replace(plain(*given), memory_mib=160)
+    return replace(plain(*given), memory_mib=96)
 
 
 def _hasty(plain: Any, *given: Any, **more: Any) -> Any:
