@@ -72,7 +72,24 @@ class ConsoleOutput:
     data: bytes
 
 
-Event = StageStarted | StageFinished | Phase | Progress | Note | ConsoleOutput
+@dataclass(frozen=True)
+class Estimate:
+    """How far the build is, as earlier ones on this host tell: ``done`` is 0 to 1, ``rest`` the seconds left.
+
+    It is ``sure`` if those were like this one, and not if they differed in something that may matter.
+    """
+
+    done: float
+    rest: float
+    sure: bool
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A second has passed."""
+
+
+Event = StageStarted | StageFinished | Phase | Progress | Note | ConsoleOutput | Estimate | Tick
 Reporter = Callable[[Event], None]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from builder import command, leftovers
+from builder import command, leftovers, runs
 from builder.autoinstall.check import check
 from builder.boot import (
     answers_for,
@@ -28,6 +28,8 @@ from builder.media.changes import stated, totals
 from builder.media.image import inspect
 from builder.media.remaster import Patch, write_iso
 from builder.outcome import GUEST_LOGS, describe, finish_logs, keep_evidence, publish, qemu_version
+from builder.pace import Pace
+from builder.store import cache_folder
 from builder.story import Story
 from builder.vm import accel, disk
 from builder.workspace import check_free, check_place, deliver, existing_parent, workspace
@@ -51,10 +53,16 @@ def build_image(job: Job, report: Reporter) -> Path:
     """Make the image ``job`` describes; return its path.
 
     Everything happens in a folder of its own, which takes its place by rename when it is whole. A failure that
-    tells something leaves ``NAME.failed`` beside it, and whatever was there before untouched.
+    tells something leaves ``NAME.failed`` beside it, and whatever was there before untouched. ``report`` is called
+    from another thread too, but never twice at once; none is left when this returns.
 
     Raises a PrebakeError, whose class says which part failed.
     """
+    with Pace(report, cache_folder() / runs.NAME) as pace:
+        return _build(job, pace)
+
+
+def _build(job: Job, report: Pace) -> Path:
     story = Story(report)
     leftovers.tell(report)
     check(job.spec, own=job.own is not None)
@@ -65,6 +73,7 @@ def build_image(job: Job, report: Reporter) -> Path:
         check_layout(job.spec, medium, job.own)
         check_free(existing_parent(job.output), 3 * medium.size + (1 << 30), "The build")
         probe = accel.choose(job.accel, medium.arch or "amd64", report)
+        report.begin(runs.kind_of(job, medium, probe.name))
         check_patience(medium, probe.name, report)
     story.trace.host = {"accelerator": probe.name, "speed": probe.speed, "qemu": qemu_version(medium.arch or "amd64")}
     limits = patience(probe.speed, install=job.install_seconds, silence=job.silent_seconds)

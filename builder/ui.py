@@ -13,16 +13,31 @@ from tqdm import tqdm
 
 from builder import alarm
 from builder.errors import StalledError
-from builder.events import ConsoleOutput, Fallback, Note, Phase, Progress, StageFinished, StageStarted
+from builder.events import (
+    ConsoleOutput,
+    Estimate,
+    Fallback,
+    Note,
+    Phase,
+    Progress,
+    StageFinished,
+    StageStarted,
+    Tick,
+)
 
 if TYPE_CHECKING:
     from builder.errors import PrebakeError
     from builder.events import Event
 
+SHAPE = "{percentage:3.0f}%|{bar:24}| {elapsed}{postfix} {desc}"
 WEIGHTS = {"medium": 2, "remaster": 2, "install": 50, "settle": 22, "compact": 4, "prove": 18, "publish": 2}
-"""The parts of a build that its stages take, in percent: what the bar is drawn by."""
+"""The parts of a build that its stages take, in percent: what the bar is drawn by if nothing is learned."""
+OFTEN = 5.0
+"""Seconds between two JSON lines about the time that is left, unless a phase begins."""
 PACE = 30.0
 """Seconds between two lines about a long transfer where there is no bar."""
+SOON, ROUGH = 5, 120
+"""Seconds: what is left below the one is not counted, above the other not to the second."""
 RED, YELLOW, DIM, PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[2m", "\x1b[0m"
 
 
@@ -45,7 +60,8 @@ class Ui:
         self._fallback: Fallback | None = None
         self._begun = time.monotonic()
         self._last = ""
-        self._drawn = 0.0
+        self._estimate: Estimate | None = None
+        self._estimated: tuple[Estimate | None, float] = (None, 0.0)
         self._moving: str | None = None
         self._told: tuple[str, float] = ("", 0.0)
         self._pacing: tuple[str, float, int, float] | None = None
@@ -56,13 +72,10 @@ class Ui:
             if self._console:
                 sys.stderr.buffer.write(event.data)
                 sys.stderr.buffer.flush()
-            elif self._bar is not None and time.monotonic() - self._drawn > 1:
-                self._drawn = time.monotonic()
-                self._bar.refresh()  # the clock in it goes on while a phase lasts
+        elif isinstance(event, (Estimate, Tick)):
+            self._time(event)
         elif self._json:
-            if isinstance(event, Progress) and self._too_soon(event):
-                return
-            self._line(json.dumps({"event": type(event).__name__, "at": time.time(), **dataclasses.asdict(event)}))
+            self._tell(event)
         elif isinstance(event, Fallback):
             self._alarm(event)
         elif isinstance(event, Note):
@@ -73,6 +86,14 @@ class Ui:
             self._move(event.done, event.title)
         else:
             self._progress(event)
+
+    def _tell(self, event: Event) -> None:
+        """Write an event for a program."""
+        if isinstance(event, Progress) and self._too_soon(event):
+            return
+        self._record(event)
+        if isinstance(event, (StageStarted, Phase)):
+            self._record_estimate()
 
     def close(self) -> None:
         """Take the bar away."""
@@ -151,8 +172,7 @@ class Ui:
                 self.close()
             self._weight = WEIGHTS.get(event.stage, 0)
             if self._bars and self._bar is None:
-                shape = "{percentage:3.0f}%|{bar:24}| {elapsed} {desc}"
-                self._bar = tqdm(total=100, bar_format=shape, file=sys.stderr, leave=False, dynamic_ncols=True)
+                self._bar = tqdm(total=100, bar_format=SHAPE, file=sys.stderr, leave=False, dynamic_ncols=True)
             self._move(0.0, event.title)
             return
         self._behind += self._weight
@@ -162,10 +182,38 @@ class Ui:
     def _move(self, done: float, title: str) -> None:
         if self._bar is not None:
             self._bar.n = self._behind + self._weight * done
+            self._set_rest(self._bar)
             self._bar.set_description_str(title)
         elif not (self._quiet or self._json or self._console) and title != self._last:
             self._last = title
-            self._line(f"[{time.monotonic() - self._begun:6.1f} s] {title}")
+            rest = f" ({left(self._estimate)})" if self._estimate else ""
+            self._line(f"[{time.monotonic() - self._begun:6.1f} s] {title}{rest}")
+
+    def _time(self, event: Estimate | Tick) -> None:
+        """Take what is known of the time that is left; with a Tick draw the bar anew, whose clock goes on."""
+        if isinstance(event, Estimate):
+            self._estimate = event
+            if self._json and (event.done == 1 or time.monotonic() - self._estimated[1] >= OFTEN):
+                self._record_estimate()
+        elif self._bar is not None:
+            if self._moving is None:
+                self._set_rest(self._bar)
+            self._bar.refresh()
+
+    def _set_rest(self, bar: tqdm[Any]) -> None:
+        """Set the bar of the build to what is known of the time that is left, if it is."""
+        if self._estimate is not None:
+            bar.n = 100 * self._estimate.done
+            bar.set_postfix_str(left(self._estimate), refresh=False)
+
+    def _record(self, event: Event) -> None:
+        self._line(json.dumps({"event": type(event).__name__, "at": time.time(), **dataclasses.asdict(event)}))
+
+    def _record_estimate(self) -> None:
+        """Write the last estimate as JSON, unless that has been done."""
+        if self._estimate is not None and self._estimate is not self._estimated[0] and not self._quiet:
+            self._estimated = (self._estimate, time.monotonic())
+            self._record(self._estimate)
 
     def _progress(self, event: Progress) -> None:
         part = event.done / event.total if event.total else 0.0
@@ -228,6 +276,14 @@ class Ui:
 
     def _painted(self, colour: str, text: str) -> str:
         return f"{colour}{text}{PLAIN}" if self._colour else text
+
+
+def left(estimate: Estimate) -> str:
+    """Return the time that is left, for people: "about 02:10 left"; above two minutes in steps of ten seconds."""
+    if estimate.rest < SOON:
+        return "almost done"
+    seconds = round(estimate.rest, -1 if estimate.rest > ROUGH else None)
+    return f"{'about' if estimate.sure else 'perhaps'} {tqdm.format_interval(seconds)} left"
 
 
 def _has_size() -> bool:

@@ -296,3 +296,63 @@ def test_what_takes_too_long_after_a_fallback_says_so_again(
         assert (REMINDER in capsys.readouterr().err) is again, (error, ci)
     Ui().error(StalledError("Too long."))
     assert REMINDER not in capsys.readouterr().err
+
+
+REST = """
+import sys, threading
+from pathlib import Path
+from builder.events import Note, Phase, StageStarted, Tick
+from builder.pace import Pace
+from builder.runs import Run, save
+from builder.ui import Ui
+from tests.test_pace import KIND
+
+path, enough, ticks, moments = Path(sys.argv[1]), threading.Event(), [], iter(range(0, 10**6, 10))
+save(path, KIND, Run(1000.0, {"install": 10.0, "install/extract@50": 20.0, "settle": 900.0}))
+ui = Ui()
+
+
+def hear(event):
+    ui(event)
+    ticks.extend([event] if isinstance(event, Tick) else [])
+    if len(ticks) == 10:
+        enough.set()
+
+
+with Pace(hear, path, clock=lambda: float(next(moments)), beat=0.02) as pace:
+    pace.begin(KIND)
+    pace(StageStarted("install", "Installing"))
+    pace(Phase("extract", "Copying", 0.5))
+    assert enough.wait(60)
+    pace(Note("a line in between"))
+ui.result("the/path")
+"""
+
+
+def test_the_bar_tells_the_rest_and_goes_on_while_the_guest_is_silent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
+    seen = b""
+
+    def read(fd: int) -> bytes:
+        nonlocal seen
+        data = os.read(fd, 4096)
+        seen += data
+        return data
+
+    argv = ["/bin/sh", "-c", 'stty cols 120 rows 30; exec "$0" -c "$1" "$2"', sys.executable, REST]
+    code = pty.spawn([*argv, str(tmp_path / "pace.json")], read)
+    text = seen.decode()
+    assert code == 0, text
+    assert text.splitlines()[-1] == "the/path"
+    text = text.replace("\r", "\n")
+    shown = re.findall(r"^ *(\d+)%\|.*\| \d\d:\d\d, about (\d\d):(\d\d) left Copying", text, re.MULTILINE)
+    done = [int(one) for one, _, _ in shown]
+    rests = [60 * int(minutes) + int(seconds) for _, minutes, seconds in shown]
+    assert done == sorted(done)
+    assert rests == sorted(rests, reverse=True)
+    assert len(set(rests)) > 5, text
+    assert max(done) < 99
+    assert "\na line in between\n" in text
