@@ -11,7 +11,7 @@ from builder import __version__, command
 from builder.autoinstall.network import without_credentials
 from builder.events import Note
 from builder.install import evidence
-from builder.install.record import write_cast
+from builder.install.record import CAST, write_cast
 from builder.install.stage import GUEST
 from builder.publish.manifest import manifest, sha256, sha256sums, write_manifest
 from builder.vm.qemu import program
@@ -87,8 +87,12 @@ def qemu_version(arch: str) -> str:
 
 
 def publish(job: Job, medium: Medium, image: Path, details: dict[str, Any]) -> None:
-    """Write manifest.json and SHA256SUMS beside the image; SOURCE_DATE_EPOCH is its time of making, if set."""
+    """Put the recording, manifest.json and SHA256SUMS beside the image.
+
+    SOURCE_DATE_EPOCH is its time of making, if set.
+    """
     place = image.parent
+    (place / "logs" / CAST).rename(place / CAST)
     built = int(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
     value = manifest(job.spec.name, [image], built=built, arch=medium.arch or "amd64", details=details)
     write_manifest(place / "manifest.json", value)

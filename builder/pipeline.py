@@ -21,7 +21,6 @@ from builder.errors import InstallError, MachineError, StalledError, Verificatio
 from builder.events import Note
 from builder.image import stages
 from builder.install.patience import patience
-from builder.install.record import CAST
 from builder.install.site import Site
 from builder.install.stage import install
 from builder.media.changes import stated, totals
@@ -108,7 +107,6 @@ def _build(job: Job, report: Pace) -> Path:
             with story.stage("publish", "Writing manifest and checksums"):
                 details = describe(job, medium, probe.name, info, seen=(seen, again), story=story)
                 finish_logs(job, logs, answers.secrets)
-                (logs / CAST).rename(image.parent / CAST)
                 publish(job, medium, image, details)
                 deliver(work / "result", job.target, force=job.force)
         except TELLING as error:

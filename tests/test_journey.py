@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from builder import boot, pipeline
+from builder import boot, pipeline, runs
 from builder.autoinstall import own
 from builder.autoinstall.password import hash_password
 from builder.autoinstall.render import KERNEL_ARGUMENTS, render
@@ -77,6 +77,10 @@ def test_it_ends_with_the_images_path_and_everything_beside_it(built: tuple[Path
     assert origin["url"].endswith("/24.04/ubuntu-24.04.3-live-server-amd64.iso")
     for title in ("Installing", "First boot", "Compacting", "Proving the image"):
         assert title in text
+    assert " left)" not in text, "a time was told that nobody can know"
+    (entry,) = runs.read(place.parent.parent / "cache/prebake/pace.json")
+    (kept,) = entry.runs
+    assert {"install", "install/late-commands@94", "settle/seal@80", "publish"} <= set(kept.marks)
     console = (place / "logs/console.log").read_bytes()
     assert b"subiquity/Install/install/curtin_install" in console
     assert b"prebake-sentinel:installed:" in console

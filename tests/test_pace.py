@@ -418,7 +418,8 @@ def test_the_pipeline_learns_and_tells(tmp_path: Path, monkeypatch: pytest.Monke
     medium = MagicMock(arch="amd64", volume_id="Ubuntu-Server 24.04.3 LTS amd64", series="24.04", size=0)
     for name in "check_asked check_layout check_patience answers_for tell_added boot_medium plain_machine".split():  # noqa: SIM905
         monkeypatch.setattr(pipeline, name, MagicMock())
-    for name in ("disk", "install", "installer", "describe", "mask_logs", "publish", "deliver"):
+    monkeypatch.setattr(pipeline, "qemu_version", lambda _arch: "7")
+    for name in ("replace", "disk", "install", "installer", "describe", "finish_logs", "publish", "deliver"):
         monkeypatch.setattr(pipeline, name, MagicMock())
     monkeypatch.setattr(pipeline, "inspect", lambda _path: medium)
     monkeypatch.setattr(pipeline, "stages", MagicMock(prove=lambda *_, **__: (MagicMock(), [])))
