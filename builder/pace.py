@@ -114,8 +114,10 @@ class Pace:
                 self._stage = event.stage
                 self._mark(event.stage)
             elif isinstance(event, Phase):
-                # Not the title: it may name the user, or a command of a class.
-                self._mark(f"{self._stage}/{event.name}@{100 * event.done:.0f}")
+                # Not the title: it may name the user, or a command of a class. The first part of a phase is the phase,
+                # wherever it is joined, for a console that comes in one piece shows only where a phase ends.
+                name = f"{self._stage}/{event.name}"
+                self._mark(name if name not in self._marks else f"{name}@{100 * event.done:.0f}")
             self._report(event)
 
     def begin(self, kind: Kind) -> None:

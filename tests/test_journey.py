@@ -80,7 +80,7 @@ def test_it_ends_with_the_images_path_and_everything_beside_it(built: tuple[Path
     assert " left)" not in text, "a time was told that nobody can know"
     (entry,) = runs.read(place.parent.parent / "cache/prebake/pace.json")
     (kept,) = entry.runs
-    assert {"install", "install/late-commands@94", "settle/seal@80", "publish"} <= set(kept.marks)
+    assert {"install", "install/late-commands", "settle/seal", "publish"} <= set(kept.marks)
     console = (place / "logs/console.log").read_bytes()
     assert b"subiquity/Install/install/curtin_install" in console
     assert b"prebake-sentinel:installed:" in console
