@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import signal
 import socket
@@ -23,15 +22,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from builder import boot, pipeline, runs
+from builder import boot, runs
 from builder.autoinstall import own
 from builder.autoinstall.password import hash_password
-from builder.autoinstall.render import KERNEL_ARGUMENTS, render
+from builder.autoinstall.render import render
 from builder.command import run
-from builder.errors import InstallError, PrebakeError, StalledError
 from builder.events import silent
 from builder.image.session import payload_disk, session
-from builder.install import evidence
 from builder.install.patience import patience
 from builder.install.site import Site
 from builder.install.stage import Trace, install
@@ -39,7 +36,6 @@ from builder.media.image import inspect
 from builder.rehearsal.build import rehearsal_iso
 from builder.spec import GIB, Spec
 from builder.store import cache_folder
-from builder.story import Job
 from builder.vm import accel, disk
 from builder.vm.qemu import Disk
 from tests import mirror
@@ -200,27 +196,6 @@ def attempt(iso: Path, tmp_path: Path) -> Attempt:
     return Attempt(iso, tmp_path)
 
 
-def test_a_late_command_that_fails_is_named_and_leaves_its_logs(attempt: Attempt) -> None:
-    """The guest powers off as after a success; only the words on the console tell. About a minute."""
-    late = ["echo to-the-log; exit 7", *attempt.told["late-commands"]]
-    with pytest.raises(InstallError) as caught:
-        attempt(attempt.changed({"late-commands": late}))
-    assert "'late-commands'" in caught.value.message
-    assert "exit status 7" in caught.value.message
-    assert "exit 7" in caught.value.message
-    assert caught.value.hint
-    assert caught.value.console
-    names = evidence.unpack_guest_logs(
-        attempt.folder / "guest-logs.tgz", attempt.logs / "guest", [attempt.answers.password_hash]
-    )
-    assert "var/log/installer/subiquity-server-debug.log" in names
-    log = (attempt.logs / "guest/var/log/installer/subiquity-server-debug.log").read_text()
-    assert "to-the-log" in log
-    for path in (attempt.logs / "guest").rglob("*"):
-        assert not path.is_file() or b"$6$" not in path.read_bytes(), path
-    assert next(attempt.logs.glob("screen.*")).stat().st_size > 500
-
-
 def test_an_install_of_own_answers_that_reboots_on_a_medium_that_checks_itself(
     attempt: Attempt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,43 +218,6 @@ def test_an_install_of_own_answers_that_reboots_on_a_medium_that_checks_itself(
     assert b'"result": "pass"' in console
     assert b"mode=REBOOT" in console
     assert b"reboot: Restarting system" in console
-
-
-def test_storage_that_cannot_boot_is_refused_with_the_installers_words(attempt: Attempt) -> None:
-    """A disk layout for the other firmware: refused before the disk is touched. Under a minute."""
-    config = [
-        {"id": "d", "type": "disk", "path": "/dev/vda", "ptable": "gpt"},
-        {"id": "p", "type": "partition", "device": "d", "size": -1},
-        {"id": "f", "type": "format", "volume": "p", "fstype": "ext4"},
-        {"id": "m", "type": "mount", "device": "f", "path": "/"},
-    ]
-    with pytest.raises(InstallError) as caught:
-        attempt(attempt.changed({"storage": {"config": config}}))
-    assert "SELECT_BOOT_DISK" in caught.value.message
-
-
-def test_answers_that_are_not_found_are_known_in_seconds(attempt: Attempt) -> None:
-    """Without the first line cloud-init does not read them: the installer shows its screen. Under a minute."""
-    told = attempt.answers.user_data.replace("#cloud-config\n", "# cloud config\n")
-    with pytest.raises(StalledError) as caught:
-        attempt(replace(attempt.answers, user_data=told))
-    assert "waits for a person" in caught.value.message
-    assert caught.value.exit_code == 9
-
-
-def test_a_missing_kernel_argument_is_known_in_seconds(attempt: Attempt, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without `autoinstall` the installer asks; nobody answers. Under a minute."""
-    monkeypatch.setattr("builder.autoinstall.render.KERNEL_ARGUMENTS", KERNEL_ARGUMENTS[1:])
-    with pytest.raises(StalledError) as caught:
-        attempt(attempt.answers)
-    assert "autoinstall" in f"{caught.value.message} {caught.value.hint}"
-
-
-def test_a_failure_without_error_commands_ends_at_the_prompt(attempt: Attempt) -> None:
-    """Bad answers and nothing that powers off: the prompt is seen, nobody waits for ever. Under a minute."""
-    with pytest.raises(InstallError) as caught:
-        attempt(attempt.changed({"error-commands": None, "shutdown": "halt"}))
-    assert "'shutdown' section" in caught.value.message
 
 
 def start(iso: Path, output: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -322,57 +260,6 @@ def test_an_interruption_leaves_no_process_and_no_half_image(iso: Path, tmp_path
     assert "Interrupted" in err
     assert set(machines()) <= before
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_a_machine_that_dies_is_told_with_its_evidence(iso: Path, tmp_path: Path) -> None:
-    """Kills QEMU while the guest boots. A few seconds."""
-    before = set(machines())
-    with start(iso, tmp_path / "output") as process:
-        wait_for(process, "boot loader")
-        for pid in set(machines()) - before:
-            os.kill(pid, signal.SIGKILL)
-        out, err = process.communicate()
-    assert (process.returncode, out) == (7, "")
-    assert "QEMU died" in err
-    failed = tmp_path / "output/x.failed"
-    assert str(failed) in err
-    assert [path.name for path in failed.parent.iterdir()] == ["x.failed"]
-    assert {"console.log", "error.txt", "qemu.txt", "user-data", "verdict.json"} <= {
-        path.name for path in failed.iterdir()
-    }
-    for path in failed.rglob("*"):
-        assert not path.is_file() or not any(word in path.read_bytes() for word in (b"powercoders", b"$6$")), path
-
-
-def test_silence_is_told_with_what_to_do(iso: Path, tmp_path: Path) -> None:
-    """A quiet kernel and a limit of two seconds. A few seconds."""
-    result = prebake(
-        "image", "--iso", iso, "--offline", "--name", "x", "-o", tmp_path / "output", "--stall-timeout", "2"
-    )
-    assert (result.code, result.out) == (9, "")
-    assert "Nothing more came" in result.err
-    assert "--stall-timeout" in result.err
-    assert next((tmp_path / "output/x.failed").glob("screen.*")).stat().st_size > 500
-
-
-@pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="mounts a small tmpfs")
-def test_a_disk_that_fills_during_the_install(iso: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gives the build 150 MiB and hides that it is too little. About a minute."""
-    small = tmp_path / "small"
-    small.mkdir()
-    run(["mount", "-t", "tmpfs", "-o", "size=150m", "tmpfs", str(small)])
-    monkeypatch.setattr(pipeline, "check_free", lambda *_: None)
-    try:
-        job = Job(spec=replace(SPEC, name="x"), iso=iso, output=small / "output")
-        with pytest.raises(PrebakeError) as caught:
-            pipeline.build_image(job, silent)
-        left = list(small.iterdir())
-    finally:
-        run(["umount", str(small)])
-    assert "disk is full" in caught.value.message
-    assert caught.value.exit_code == 4
-    assert left == []
 
 
 @pytest.fixture(scope="session")
