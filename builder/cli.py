@@ -30,7 +30,7 @@ from builder.cli_media import MEDIUM, medium_of
 from builder.errors import HostError, UsageError, VerificationError
 from builder.events import Note, silent
 from builder.image.facts import Check
-from builder.install.explain import explain as explain_console
+from builder.install.saved import explain_saved
 from builder.leftovers import scratch
 from builder.media.image import inspect
 from builder.reach import settled
@@ -173,16 +173,15 @@ def rehearsal(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
 
 
 @cli.command()
-@click.argument("log", type=FILE)
+@click.argument("log", metavar="FILE|FOLDER|-", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON.")
 @talking
 def explain(ui: Ui, *, log: Path, as_json: bool) -> None:
-    """Say what a saved serial console shows: success, failure, stalled or incomplete, and why."""
-    try:
-        data = log.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{log} cannot be read: {error.strerror}.") from error
-    verdict = explain_console(data).to_json()
+    """Say what a saved serial console shows: success, failure, stalled or incomplete, and why.
+
+    Packed, recorded (.cast, typescript) and stamped logs are taken too, also those of Packer and of CI services.
+    """
+    verdict = explain_saved(log).to_json()
     if as_json:
         ui.result(json.dumps(verdict, indent=2))
         return
