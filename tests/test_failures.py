@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from builder.vm import disk
 from tests.journey import MISSING
 from tests.provoke import FAILURES, Seen, fail
 
@@ -87,6 +88,13 @@ def test_the_guests_own_logs_are_there(provoked: dict[str, Future[Seen]]) -> Non
     assert "'shutdown' section" in (seen.folder / "guest/var/log/installer/subiquity-traceback.txt").read_text()
     seen = seen_of(provoked, "out of memory")
     assert "Out of memory" in (seen.folder / "guest/var/log/installer/installer-journal.txt").read_text()
+
+
+def test_the_disk_is_kept_on_demand(provoked: dict[str, Future[Seen]]) -> None:
+    kept = disk.info(seen_of(provoked, "late-command").folder / "disk.qcow2")
+    assert kept.backing is None
+    assert kept.size == 10 << 30
+    assert not (seen_of(provoked, "package missing").folder / "disk.qcow2").exists()
 
 
 def test_a_machine_that_still_ran_left_a_picture(provoked: dict[str, Future[Seen]]) -> None:
