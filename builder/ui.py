@@ -203,7 +203,7 @@ class Ui:
     def _set_rest(self, bar: tqdm[Any]) -> None:
         """Set the bar of the build to what is known of the time that is left, if it is."""
         if self._estimate is not None:
-            bar.n = 100 * self._estimate.done
+            bar.n = int(100 * self._estimate.done)  # never rounded up to an end that is not there
             bar.set_postfix_str(left(self._estimate), refresh=False)
 
     def _record(self, event: Event) -> None:
