@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from typing import IO, TYPE_CHECKING, Any
 
 from pexpect import EOF, TIMEOUT
@@ -22,6 +23,14 @@ else:
 READ_AT_ONCE = 65536
 WINDOW = 16384
 """How many of the last bytes are searched for words, and remembered for an error's last lines."""
+PAUSE = 0.02
+"""Seconds for which bytes are let come while they come slowly: 230 at 115200 baud."""
+TOGETHER = 0.1
+"""Seconds after which what came slowly is returned."""
+FULL = 270
+"""So many at once mean that more wait outside: the queue of a UNIX socket on Linux holds 277 bytes sent one by one."""
+BURST = 0.1
+"""Seconds for which nothing is waited for after so many came."""
 ANYTHING = re.compile(rb"(?s).+")
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b\][^\x07]*\x07|\x1b[^\[\]]|[\x00-\x08\x0b-\x1f\x7f]")
 
@@ -39,7 +48,7 @@ class _Spawn(_Base):
 
     def __init__(self, end: socket.socket, take: Callable[[bytes], None]) -> None:
         super().__init__(end, timeout=None, maxread=READ_AT_ONCE, searchwindowsize=WINDOW, use_poll=True)
-        self.delaybeforesend = None
+        self.delaybeforesend = self.delayafterread = None
         self._take = take
 
     def read_nonblocking(self, size: int = 1, timeout: float | None = -1) -> bytes:
@@ -65,6 +74,8 @@ class SerialLine:
         self._record = record
         self._heard = heard
         self._recent = bytearray()
+        self._coming = False
+        self._burst = 0.0
         self._spawn = _Spawn(end, self._take)
 
     def _take(self, data: bytes) -> None:
@@ -84,14 +95,48 @@ class SerialLine:
     def read(self, seconds: float) -> bytes:
         """Return all that has come, or what comes first within ``seconds``, which may be nothing.
 
-        At most READ_AT_ONCE bytes beyond what an earlier call has left. Where lines end is no matter: whoever wants
-        lines from a fast console cuts them from larger pieces, for a search of pexpect's costs more than a line.
-        Raises LineClosedError once the line is closed and all of it was returned.
+        Where lines end is no matter: whoever wants lines from a fast console cuts them from larger pieces, for a
+        search of pexpect's costs more than a line. While bytes come slowly, one by one as a UART gives them, they are
+        let come for TOGETHER seconds, for to be woken for each costs more than the byte; never when many wait, for
+        QEMU stops the guest's UART where nobody reads. Raises LineClosedError once the line is closed and all of it
+        was returned.
         """
-        found = self._spawn.expect([ANYTHING, EOF, TIMEOUT], timeout=seconds, searchwindowsize=None)
-        if found == 1:
-            raise LineClosedError
-        return _taken(self._spawn.after) if found == 0 else b""
+        slowly = self._coming and time.monotonic() >= self._burst
+        data = self._gathered(seconds) if slowly else b""
+        return data or self._noted(self._come(seconds))
+
+    def _gathered(self, seconds: float) -> bytes:
+        """Let bytes come slowly, and return them."""
+        data = b""
+        until = time.monotonic() + min(TOGETHER, seconds)
+        while self._coming and time.monotonic() < until:
+            time.sleep(min(PAUSE, seconds))
+            try:
+                piece = self._come(0)
+            except LineClosedError:  # to be told by the next call
+                break
+            data += self._noted(piece)
+            if len(piece) >= FULL:
+                break
+        return data
+
+    def _noted(self, piece: bytes) -> bytes:
+        """Remember how fast bytes come."""
+        self._coming = bool(piece)
+        if len(piece) >= FULL:
+            self._burst = time.monotonic() + BURST
+        return piece
+
+    def _come(self, seconds: float) -> bytes:
+        if self._spawn.buffer:
+            self._spawn.expect(ANYTHING, timeout=0, searchwindowsize=None)
+            return _taken(self._spawn.after)
+        try:
+            return self._spawn.read_nonblocking(READ_AT_ONCE, seconds)
+        except TIMEOUT:
+            return b""
+        except EOF as error:
+            raise LineClosedError from error
 
     def read_line(self, seconds: float) -> bytes:
         """Return the next line with its end, or, if none ends within ``seconds``, whatever has come of it.
