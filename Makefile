@@ -75,6 +75,7 @@ bench: host-rehearsal
 fuzz: host-test
 	@$(MAKE) --no-print-directory $(READY)
 	$(VENV)/bin/pip install --quiet --editable '.[fuzz]'
+	$(VENV)/bin/python -m benchmarks.fuzz_console
 	$(VENV)/bin/python -m benchmarks.fuzz $(ARGS)
 
 wheel:
