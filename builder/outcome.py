@@ -11,8 +11,8 @@ from builder import __version__, command
 from builder.autoinstall.network import without_credentials
 from builder.events import Note
 from builder.install import evidence
+from builder.install.guestlogs import GUEST
 from builder.install.record import CAST, write_cast
-from builder.install.stage import GUEST
 from builder.publish.manifest import manifest, sha256, sha256sums, write_manifest
 from builder.vm.qemu import program
 from builder.workspace import put_aside

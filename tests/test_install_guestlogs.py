@@ -9,9 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder.install.guestlogs import CURTIN, JOURNAL, READ, SERVER, TRACEBACK, last_exception, said
+from builder.install.saved import explain_saved
 from builder.install.state import InstallState
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from builder.install.verdict import Verdict
 
 CRASH = "var/crash/1795416026.123.install_fail.crash"
@@ -150,3 +153,22 @@ def test_logs_cut_and_mixed_do_no_harm(rows: list[str]) -> None:
     for words in said(dict.fromkeys(READ, text)):
         assert words.text
         assert "\n" not in words.text
+
+
+def test_an_installer_that_was_killed_is_known_by_systemds_word() -> None:
+    unit = "snap.subiquity.subiquity-server.service"
+    row = f"{STAMP} systemd[1]: {unit}: Main process exited, code=killed, status=9/KILL\n"
+    assert (verdict(CURTIN_FAILS, {JOURNAL: row, CURTIN: FULL}).cause or "").startswith("installer-killed: ")
+    row = row.replace(unit, "cron.service")
+    assert (verdict(CURTIN_FAILS, {JOURNAL: row, CURTIN: FULL}).cause or "").startswith("disk-full: ")
+
+
+def test_explain_reads_the_guests_logs_in_a_folder_of_evidence(tmp_path: Path) -> None:
+    (tmp_path / "console.log").write_text(CURTIN_FAILS)
+    assert (explain_saved(tmp_path).cause or "").startswith("curtin-stage-failed: ")
+    path = tmp_path / "guest" / CURTIN
+    path.parent.mkdir(parents=True)
+    path.write_text(FULL)
+    assert (explain_saved(tmp_path).cause or "").startswith("disk-full: ")
+    (tmp_path / "console.log").write_text("start: subiquity/Shutdown/shutdown: mode=REBOOT\n")
+    assert explain_saved(tmp_path).verdict == "success"

@@ -21,8 +21,9 @@ from builder.install.signals import (
 from builder.install.state import InstallState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
+    from builder.install.causes import Words
     from builder.install.verdict import Outcome, Verdict
 
 LOOP = 3
@@ -56,7 +57,8 @@ class Run:
 class _Boot:
     """A boot that is being read."""
 
-    def __init__(self, token: str | None) -> None:
+    def __init__(self, token: str | None, words: Sequence[Words]) -> None:
+        self._words = words
         self._state = InstallState(token)
         self._begun: set[str] = set()
         self._spoke = False
@@ -80,15 +82,18 @@ class _Boot:
 
     def end(self) -> Run:
         verdict = self._state.verdict()
+        if self._words and verdict.verdict == "failure":
+            self._state.learn(self._words)
+            verdict = self._state.verdict()
         up = self._up or (verdict.cause or "").startswith("no-installer")
         return Run(verdict, self._spoke, vain=verdict.verdict == "incomplete" and not up)
 
 
-def explain(data: bytes | Iterable[bytes], token: str | None = None) -> Verdict:
+def explain(data: bytes | Iterable[bytes], token: str | None = None, words: Sequence[Words] = ()) -> Verdict:
     """Return the verdict on a whole console, ``data`` (bytes, or chunks of them), as QEMU wrote it, maybe cut off.
 
-    ``token`` is that of the install's sentinels; without it any sentinel counts. Raises nothing of its own. Memory
-    does not grow with the console.
+    ``token`` is that of the install's sentinels; without it any sentinel counts. ``words`` are what the guest's own
+    logs say of a failure. Raises nothing of its own. Memory does not grow with the console.
 
     A console that goes on over several boots is judged by the last one in which an installer spoke: the boot of the
     system it left takes nothing from its success, and a further installer decides anew. Other boots count where no
@@ -97,7 +102,7 @@ def explain(data: bytes | Iterable[bytes], token: str | None = None) -> Verdict:
     """
     said: Run | None = None
     vain: list[Run] = []
-    for run in _runs(_sliced(data) if isinstance(data, bytes) else data, token):
+    for run in _runs(_sliced(data) if isinstance(data, bytes) else data, token, words):
         said = run if said is None or _counts_more(run, said) else said
         vain = [*vain, run][-LOOP:] if run.vain else []
     if said is None:
@@ -136,12 +141,12 @@ def _up(event: ConsoleEvent) -> bool:
     return isinstance(event, PowerState) or _UP.search(event.line) is not None
 
 
-def _runs(chunks: Iterable[bytes], token: str | None) -> Iterator[Run]:
-    boot = _Boot(token)
+def _runs(chunks: Iterable[bytes], token: str | None, words: Sequence[Words]) -> Iterator[Run]:
+    boot = _Boot(token, words)
     for begin, piece in _pieces(chunks):
         if begin is not None and boot.begins(begin.lastgroup):
             yield boot.end()
-            boot = _Boot(token)
+            boot = _Boot(token, words)
             boot.begins(begin.lastgroup)
         boot.feed(piece)
     yield boot.end()

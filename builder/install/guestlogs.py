@@ -16,6 +16,8 @@ from builder.install.causes import Words, arguments
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+GUEST = "guest"
+"""The folder of the guest's own logs, beside the console."""
 JOURNAL = "var/log/installer/installer-journal.txt"
 SERVER = "var/log/installer/subiquity-server-debug.log"
 CURTIN = "var/log/installer/curtin-install.log"

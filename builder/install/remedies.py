@@ -229,6 +229,13 @@ RULES: tuple[Rule, ...] = (
         exception=False,
     ),
     _rule(
+        r"Main process exited, code=(?:killed|dumped)",
+        "installer-killed",
+        "The installer's own process was killed, or crashed.",
+        "Look into the guest's journal for who killed it; a command of the answers or too little memory can.",
+        exception=False,
+    ),
+    _rule(
         r"Unable to find a (?:medium containing a )?live file system",
         "no-medium",
         "The kernel started from the medium, but the live system on it was not found.",

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder.errors import UsageError
+from builder.install.evidence import read_logs
 from builder.install.explain import explain
+from builder.install.guestlogs import GUEST, said
 from builder.install.unwrap import NoConsoleError, unwrap
 
 if TYPE_CHECKING:
@@ -23,11 +25,14 @@ _PIECE = 1 << 18
 def explain_saved(place: Path) -> Verdict:
     """Return the verdict on the console saved at ``place``: a file, a folder with a ``console.log``, or ``-``.
 
+    The guest's own logs in such a folder say why, where the console does not.
+
     Raises UsageError if there is nothing to read, or what is there is no console.
     """
     name = "What came" if place == STDIN else str(place)
     try:
-        return explain(unwrap(_read(place)))
+        words = said(read_logs(place / GUEST)) if place.is_dir() else []
+        return explain(unwrap(_read(place)), words=words)
     except NoConsoleError as error:
         raise UsageError(f"{name} {error.what}.", hint=error.hint) from error
     except OSError as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from builder.errors import InstallError, MachineError, PrebakeError
 from builder.events import ConsoleOutput
 from builder.install import evidence
-from builder.install.guestlogs import said
+from builder.install.guestlogs import GUEST, said
 from builder.install.record import Record
 from builder.install.rescue import LOOK, look, rescue
 from builder.install.watch import Watch, failed
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
     from builder.install.site import Site
     from builder.vm.qemu import MachineSpec
-
-GUEST = "guest"
-"""The folder of the guest's own logs, beside the console."""
 
 
 @dataclass
