@@ -18,6 +18,7 @@ from builder.vm.qemu import program
 from builder.workspace import put_aside
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from builder.autoinstall.render import Answers
@@ -100,28 +101,43 @@ def publish(job: Job, medium: Medium, image: Path, details: dict[str, Any]) -> N
 
 
 def keep_evidence(job: Job, work: Path, answers: Answers | None, story: Story, error: PrebakeError) -> None:
-    """Put what tells why the build failed into ``NAME.failed``, and say so in the error."""
+    """Put what tells why the build failed into ``NAME.failed``, and say so in the error. Never raises.
+
+    What cannot be written is left out with a warning, so that the error stays what it is.
+    """
     logs = work / "result/logs"
     secrets = answers.secrets if answers else ()
-    evidence.unpack_guest_logs(work / GUEST_LOGS, logs / GUEST, secrets)
-    if answers is not None:
-        (logs / "user-data").write_text(answers.masked())
     error.message = evidence.masked(error.message.encode(), secrets).decode()
-    evidence.write_report(
-        logs, error.message, story.trace.verdict, story.trace.argv, story.trace.said, more=story.trace.host
-    )
-    if job.keep and (work / "disk.qcow2").exists():
-        (work / "disk.qcow2").rename(logs / "disk.qcow2")
-    finish_logs(job, logs, secrets)
-    shown = (evidence.masked(line.encode(), secrets) for line in error.console)
+    shown = (evidence.masked(line.encode("utf-8", "replace"), secrets) for line in error.console)
     error.console = tuple(evidence.masked_typed(line, job.spec.user.password).decode() for line in shown)
+    trace = story.trace
+    if not job.keep:
+        for path in (work / "disk.qcow2", work / "medium.qcow2"):
+            path.unlink(missing_ok=True)  # what follows needs room
+    evidence.unpack_guest_logs(work / GUEST_LOGS, logs / GUEST, secrets)
+    steps: list[Callable[[], object]] = [
+        lambda: evidence.write_report(logs, error.message, trace.verdict, trace.argv, trace.said, more=trace.host),
+        lambda: finish_logs(job, logs, secrets),
+    ]
+    if answers is not None:
+        steps.insert(0, lambda: (logs / "user-data").write_text(answers.masked(), encoding="utf-8"))
+    if job.keep and (work / "disk.qcow2").exists():
+        steps.append(lambda: (work / "disk.qcow2").rename(logs / "disk.qcow2"))
     failed = job.output / f"{job.spec.name}.failed"
+    for step in steps:
+        _done(step, failed, story)
+    if _done(lambda: put_aside(logs, failed), failed, story):
+        error.evidence = failed
+
+
+def _done(step: Callable[[], object], failed: Path, story: Story) -> bool:
+    """Do one step of keeping evidence, and say whether that went well."""
     try:
-        put_aside(logs, failed)
-    except OSError as trouble:
-        story.report(Note(f"The evidence could not be kept in {failed}: {trouble}", "warning"))
-        return
-    error.evidence = failed
+        step()
+    except (OSError, ValueError) as trouble:
+        story.report(Note(f"The evidence could not be kept as a whole in {failed}: {trouble}", "warning"))
+        return False
+    return True
 
 
 def finish_logs(job: Job, logs: Path, secrets: tuple[str, ...]) -> None:
@@ -131,7 +147,7 @@ def finish_logs(job: Job, logs: Path, secrets: tuple[str, ...]) -> None:
     """
     password = job.spec.user.password
     write_cast(logs, lambda raw: evidence.blotted(raw, secrets, password), job.spec.name)
-    for path in (path for path in logs.iterdir() if path.suffix in TEXTS):
+    for path in [path for path in logs.iterdir() if path.suffix in TEXTS]:
         data = path.read_bytes()
         clean = evidence.masked_typed(evidence.masked(data, secrets), password)
         if clean != data:

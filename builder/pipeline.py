@@ -17,10 +17,11 @@ from builder.boot import (
     plain_machine,
     remastered,
 )
-from builder.errors import InstallError, MachineError, StalledError, VerificationError
+from builder.errors import HostError, InstallError, MachineError, StalledError, VerificationError
 from builder.events import Note
 from builder.image import stages
 from builder.install.patience import patience
+from builder.install.record import CONSOLE
 from builder.install.site import Site
 from builder.install.stage import install
 from builder.media.changes import stated, totals
@@ -111,6 +112,10 @@ def _build(job: Job, report: Pace) -> Path:
                 deliver(work / "result", job.target, force=job.force)
         except TELLING as error:
             keep_evidence(job, work, answers, story, error)
+            raise
+        except HostError as error:
+            if (logs / CONSOLE).exists():  # before the machine ran there is nothing to tell
+                keep_evidence(job, work, answers, story, error)
             raise
     return job.image
 

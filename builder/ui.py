@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import sys
@@ -51,6 +52,9 @@ class Ui:
         self._verbose = verbose
         self._quiet = quiet
         self._console = console
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # one of another alphabet shows what it cannot as an escape
+                stream.reconfigure(errors="backslashreplace")
         terminal = sys.stderr.isatty() and not alarm.on("CI")
         self._colour = terminal and not os.environ.get("NO_COLOR")
         self._bar: tqdm[Any] | None = None

@@ -137,7 +137,7 @@ def _little_memory(plain: Any, *given: Any) -> Any:
 
 def _hasty(plain: Any, *given: Any, **more: Any) -> Any:
     """Give up a guest that does nothing after twenty seconds."""
-    return replace(plain(*given, **more), idle=20.0)
+    return replace(plain(*given, **more), still=20.0)
 
 
 def _killed_qemu(plain: Any, seen: watch.Watch) -> None:
@@ -177,10 +177,13 @@ def _spoiled(iso: Path, copy: Path) -> None:
 
 LATE = "echo to-the-log; exit 7"
 HOG = (
-    "python3 -c 'import time; x = b\"x\" * (300 << 20); time.sleep(600)' & sleep 12; "
-    "echo f > /proc/sysrq-trigger; wait $!"
+    'python3 -c \'import pathlib, time; x = b"x" * (300 << 20); pathlib.Path("/run/hog").touch(); time.sleep(600)\' & '
+    "until [ -e /run/hog ]; do sleep 1; done; echo f > /proc/sysrq-trigger; wait $!"
 )
-"""Has the kernel's own out-of-memory killer act, which a full memory alone may only do after minutes of thrashing."""
+"""Has the kernel's own out-of-memory killer act, which a full memory alone may only do after minutes of thrashing.
+
+systemd then ends the installer as a whole.
+"""
 FAILURES: dict[str, Failure] = {
     "no autoinstall": Failure(
         "the word `autoinstall` is missing on the kernel command line",
@@ -268,10 +271,18 @@ FAILURES: dict[str, Failure] = {
         "the medium is damaged", 8, ("medium could not be read",), "medium-damaged", "install_fail", iso=_spoiled
     ),
     "installer killed": Failure(
-        "the installer's process is killed (a guest that does nothing is given 20 s here)",
+        "the installer's process is killed",
+        8,
+        ("The installer's own process was killed",),
+        "installer-killed",
+        sections={"early-commands": ["(sleep 12; kill -9 $PPID) > /dev/null 2>&1 &"]},
+    ),
+    "hung": Failure(
+        "the guest hangs: its installer is stopped (given 20 s here, 4 min on such a host)",
         9,
         ("said nothing and done nothing", "It hangs"),
-        sections={"early-commands": ["(sleep 12; kill -9 $PPID) > /dev/null 2>&1 &"]},
+        "hung",
+        sections={"early-commands": ["(sleep 12; kill -STOP $PPID) > /dev/null 2>&1 &"]},
         patch=_wrap(pipeline, "patience", _hasty),
     ),
     "kernel panic": Failure(
@@ -287,7 +298,6 @@ FAILURES: dict[str, Failure] = {
         8,
         ("ran out of memory", "Out of memory: Killed process"),
         "out-of-memory",
-        "exit status 137|signals.SIGKILL",
         sections={"early-commands": [HOG]},
     ),
     "silent": Failure(

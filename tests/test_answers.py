@@ -16,9 +16,10 @@ from passlib.hash import sha512_crypt
 
 from builder.autoinstall import own
 from builder.autoinstall.check import check
+from builder.autoinstall.hidden import MASK
 from builder.autoinstall.lint import lint
 from builder.autoinstall.password import hash_password
-from builder.autoinstall.render import MASK, Answers, _expand, render, scalar, sentinel_command
+from builder.autoinstall.render import Answers, _expand, render, scalar, sentinel_command
 from builder.autoinstall.sections import SECTIONS, SINCE, requested, version
 from builder.autoinstall.shapes import Keys
 from builder.errors import AnswersError

@@ -20,11 +20,12 @@ from builder.autoinstall import known, own, values
 from builder.autoinstall.check import check
 from builder.autoinstall.classfile import load, plain
 from builder.autoinstall.content import sections_for
+from builder.autoinstall.hidden import MASK
 from builder.autoinstall.located import parse
 from builder.autoinstall.machine import spec_of
 from builder.autoinstall.model import ClassFile, verified
 from builder.autoinstall.password import hash_password
-from builder.autoinstall.render import MASK, render
+from builder.autoinstall.render import render
 from builder.cli_class import schema
 from builder.errors import AnswersError
 from builder.spec import GIB, Content, File, Snap, Spec

@@ -76,7 +76,7 @@ def watch(
     error = None
     try:
         with tempfile.TemporaryDirectory() as name, Record(Path(name)) as record:
-            site = Site(Path(name), Path(name), replace(patient, idle=idle or patient.idle), events.append)
+            site = Site(Path(name), Path(name), replace(patient, still=idle or patient.still), events.append)
             Watch(cast("Machine", cast("Any", machine)), line, TOKEN, site, record).run()
     except PrebakeError as caught:
         error = caught

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import re
+import shlex
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +12,15 @@ import yaml
 from jinja2.sandbox import SandboxedEnvironment
 
 from builder.autoinstall.content import sections_for
+from builder.autoinstall.hidden import masked, secrets
 from builder.autoinstall.lint import lint
-from builder.autoinstall.network import credentials_in, without_credentials
 from builder.autoinstall.problems import refuse
 from builder.autoinstall.sections import version
 from builder.errors import AnswersError
 from builder.resources import templates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from builder.autoinstall.problems import Problem
@@ -33,17 +33,16 @@ KERNEL_ARGUMENTS = ("autoinstall", f"ds=nocloud;s=/cdrom{SEED}/")
 """What the kernel command line must say for the live system to find the answers and use them unasked."""
 EVIDENCE_PORT = "org.prebake.evidence"
 SENTINEL = "prebake-sentinel"
-MASK = "********"
 EVIDENCE = (
     "mkdir -p /var/crash; journalctl -b --no-pager > /var/log/installer/installer-journal.txt 2>&1; "
     "tar -cz -C / --exclude='autoinstall-user-data*' var/log/installer var/crash "
     f"> /dev/virtio-ports/{EVIDENCE_PORT} || true"
 )
-SECRET = frozenset({"password", "pass", "passwd", "hashed_passwd", "plain_text_passwd", "token"})
-"""Keys in autoinstall and cloud-config whose texts are nobody else's business."""
 SHORTEST_SECRET = 4
 """What is shorter is not looked for in logs: it would be found everywhere."""
 POWER_OFF = "sync; poweroff -f"
+INSTALLED = "/run/prebake-installed"
+"""The file in the live session that says that the last late-command has run."""
 SOURCES = {"server": "ubuntu-server", "minimal": "ubuntu-server-minimal"}
 """The ids in casper/install-sources.yaml of Ubuntu's live-server media."""
 COMMANDS = ("early-commands", "late-commands", "error-commands")
@@ -75,12 +74,12 @@ class Answers:
     @property
     def secrets(self) -> tuple[str, ...]:
         """What must not be shown: the hash, and what else the answers hold below keys that say so."""
-        found = [self.password_hash, *_secrets(yaml.safe_load(self.user_data))]
+        found = [self.password_hash, *secrets(yaml.safe_load(self.user_data))]
         return tuple(dict.fromkeys(one for one in found if len(one) >= SHORTEST_SECRET))
 
     def masked(self) -> str:
         """Return the user-data with asterisks for the password's hash and for what else is secret in them."""
-        return f"#cloud-config\n{_dump(_masked(yaml.safe_load(self.user_data), self.password_hash))}"
+        return f"#cloud-config\n{_dump(masked(yaml.safe_load(self.user_data), self.password_hash))}"
 
 
 def sentinel_command(kind: str, token: str, tty: str) -> str:
@@ -146,21 +145,44 @@ def finish(
     )
 
 
+def witness_command(token: str, tty: str) -> str:
+    """Return a shell command that has systemd watch the installer, whose child the command is.
+
+    An installer that is killed says nothing: systemd ends it as a whole when the kernel kills one of its programs for
+    want of memory. The witness then saves the logs, says that the installation failed and switches off; it keeps still
+    once the installation has succeeded, or while the system shuts down. Where it cannot be it is not missed.
+    """
+    watch = (
+        "while kill -0 $1 2> /dev/null; do sleep 2; done; sleep 3; "
+        f'[ -e {INSTALLED} ] || [ "$(systemctl is-system-running)" = stopping ] && exit; '
+        f"{EVIDENCE}; {sentinel_command('failed', token, tty)}; sleep 2; {POWER_OFF}"
+    )
+    return f"systemd-run --quiet --collect sh -c {shlex.quote(watch)} witness $PPID || true"
+
+
 def watchable(inner: Mapping[str, Any], token: str, tty: str) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return the answers with what tells how the installation ends, and that in words.
 
-    The first act of the error-commands is to save the logs, the last late-command the word of success: it runs only
-    if all that can fail has gone well. A machine that is to be kept on serial port and screen must go off.
+    The first early-command sets up a witness. The first act of the error-commands is to save the logs, the last
+    late-command the word of success: it runs only if all that can fail has gone well. A machine that is
+    to be kept on serial port and screen must go off.
     """
     failed = sentinel_command("failed", token, tty) + "; sleep 2"
     more = {
         "error-commands": [EVIDENCE, failed, POWER_OFF],
-        "late-commands": [sentinel_command("installed", token, tty)],
+        "late-commands": [f"{sentinel_command('installed', token, tty)}; : > {INSTALLED}"],
     }
     found = merged(inner, {})
+    refreshed = found.get("refresh-installer")
+    watched = not (
+        isinstance(refreshed, dict) and refreshed.get("update")
+    )  # an installer that starts anew is no dead one
+    if watched:
+        found["early-commands"] = [witness_command(token, tty), *found.get("early-commands", [])]
     for key, commands in more.items():
         found[key] = [*found.get(key, []), *commands]
     added = [
+        *(["early-commands: a witness, which tells if the installer is killed"] if watched else []),
         "error-commands: the logs through a virtio port, the word that it failed, power-off",
         "late-commands: the word that it succeeded, as the last one",
     ]
@@ -222,35 +244,6 @@ def _values(spec: Spec, password_hash: str, installer: Version | None) -> dict[s
 def _fallback(spec: Spec) -> str:
     """Return what an unusable mirror means: the end where the network is asked for, otherwise an offline install."""
     return "abort" if spec.network == "nat" and spec.updates != "none" else "offline-install"
-
-
-def _masked(value: object, hashed: str, key: object = "") -> object:
-    """Return a copy of answers that shows no secret."""
-    if isinstance(value, dict):
-        whole = key == "chpasswd"
-        return {name: _masked(inner, hashed, "password" if whole else name) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_masked(inner, hashed, key if key in SECRET else "") for inner in value]
-    if key in SECRET and isinstance(value, (str, int)) and not isinstance(value, bool) and value != "":
-        return MASK
-    if not isinstance(value, str):
-        return value
-    value = without_credentials(value)
-    return value.replace(hashed, MASK) if hashed else value
-
-
-def _secrets(value: object, key: object = "") -> Iterator[str]:
-    """Yield the secrets in answers."""
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _secrets(inner, "password" if key == "chpasswd" else name)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _secrets(inner, key if key in SECRET else "")
-    elif key in SECRET and isinstance(value, (str, int)):
-        yield from re.split(r"[:\n]", str(value)) if ":" in str(value) else [str(value)]
-    elif isinstance(value, str):
-        yield from credentials_in(value)
 
 
 def _dump(value: object) -> str:

@@ -26,21 +26,23 @@ READ = (JOURNAL, SERVER, CURTIN, TRACEBACK)
 """The logs read, beside every report in ``CRASHES``."""
 CRASHES = "var/crash/"
 LONGEST = 400
+DEEP = 8
+"""Blanks before the further lines of what a program said."""
+NEAR = 180
+"""Seconds before the last entry of the journal in which the kernel's word counts as the reason."""
 MOST = 3
 """How many of apt's complaints are repeated."""
 
 # A line of the journal: what speaks, and what it says.
-_ENTRY = re.compile(r"^\w{3} +\d+ [\d:]{8} \S+ (?P<unit>[^\s:\[]+)(?:\[\d+\])?: (?P<text>.*)$")
+_ENTRY = re.compile(r"^\w{3} +\d+ (?P<time>\d\d:\d\d:\d\d) \S+ (?P<unit>[^\s:\[]+)(?:\[\d+\])?: (?P<text>.*)$")
 _BASIC = re.compile(
     r"Out of memory: Killed process.*|SQUASHFS error: .*|I/O error, dev loop\d.*|Kernel panic - not syncing.*"
     r"|(?:snap\.subiquity|rehearsal-server)\S*: Main process exited, code=(?:killed|dumped).*"
 )
 _APT = re.compile(r"^[ \t]*(E: .*)$", re.MULTILINE)
-_FAILED = re.compile(
-    r"^[ \t]*Command: (?P<command>.*)\n[ \t]*Exit code: (?P<code>.*)\n[ \t]*Reason: .*\n"
-    r"[ \t]*Stdout: (?P<out>(?:.*\n){0,20000}?)[ \t]*Stderr: (?P<err>.*(?:\n[ \t]{8,}\S.*)*)",
-    re.MULTILINE,
-)
+_ROW = re.compile(r"^[ \t]*(?P<key>Command|Exit code|Stderr): (?P<value>.*)$")
+# apt says this in every chroot, also where all goes well.
+_HARMLESS = re.compile(r"Can not write log")
 _FULL = re.compile(r"^.*No space left on device.*$", re.MULTILINE)
 _SCHEMA = re.compile(r"^jsonschema\.exceptions\.ValidationError: (?P<detail>.+)$", re.MULTILINE)
 _SECTION = re.compile(r"Malformed autoinstall in '[^']+' section")
@@ -62,11 +64,11 @@ def said(logs: Mapping[str, str]) -> list[Words]:
 def _all(logs: Mapping[str, str]) -> Iterator[Words]:
     journal, curtin = logs.get(JOURNAL, ""), logs.get(CURTIN, "")
     yield from _journal(journal)
+    yield from _commands(curtin)
     yield from _apt(curtin, CURTIN)
     # The programs of the later steps speak to the journal: "... subiquity_log.1234[5678]: E: Unable to ...".
     rows = (each for each in map(_ENTRY.match, journal.splitlines()) if each and each["unit"].startswith("subiquity"))
     yield from _apt("\n".join(each["text"] for each in rows), JOURNAL)
-    yield from _commands(curtin)
     yield from _schema(logs)
     traces = [logs.get(TRACEBACK, ""), *(logs[name] for name in sorted(logs) if name.startswith(CRASHES))]
     for text in traces:
@@ -82,36 +84,53 @@ def _words(text: str, path: str, *, basic: bool = False) -> Words:
 
 
 def _journal(text: str) -> Iterator[Words]:
-    """Yield what the kernel and systemd say of the machine itself; once each kind, for such lines come in heaps."""
+    """Yield what kernel and systemd say of the machine itself shortly before the logs were saved, once each kind."""
+    entries = [entry for entry in map(_ENTRY.match, text.splitlines()) if entry is not None]
+    last = _seconds(entries[-1]["time"]) if entries else 0
     kinds = set()
-    for line in text.splitlines():
-        entry = _ENTRY.match(line)
-        if entry is None or entry["unit"] not in {"kernel", "systemd"}:
-            continue
-        match = _BASIC.search(entry["text"])
-        if match is not None and match[0][:12] not in kinds:
+    for entry in entries:
+        match = _BASIC.search(entry["text"]) if entry["unit"] in {"kernel", "systemd"} else None
+        near = (last - _seconds(entry["time"])) % 86400 <= NEAR
+        if match is not None and near and match[0][:12] not in kinds:
             kinds.add(match[0][:12])
             yield _words(match[0], JOURNAL, basic=True)
 
 
+def _seconds(clock: str) -> int:
+    hours, minutes, seconds = (int(part) for part in clock.split(":"))
+    return hours * 3600 + minutes * 60 + seconds
+
+
 def _apt(text: str, path: str) -> Iterator[Words]:
-    for line in list(dict.fromkeys(each[1] for each in _APT.finditer(text)))[:MOST]:
+    lines = [each[1] for each in _APT.finditer(text) if not _HARMLESS.search(each[1])]
+    for line in list(dict.fromkeys(reversed(lines)))[:MOST]:
         yield _words(line, path)
 
 
 def _commands(text: str) -> Iterator[Words]:
-    """Yield what the programs that curtin ran said, the innermost of the last failure first."""
-    for match in reversed(list(_FAILED.finditer(text))):
-        error = match["err"].strip().strip("'\"")
-        if error in _EMPTY or "Unexpected error while running command" in error:
-            continue
-        argv = arguments(match["command"])
-        name = argv[0] if argv else match["command"][:80]
-        yield _words(f"{name} failed with exit code {match['code'].strip()}: {error}", CURTIN)
+    """Yield what the last program said that failed under curtin, the innermost if one ran another."""
+    name = code = error = said = ""
+    for line in text.splitlines():
+        row = _ROW.match(line)
+        if row is None:
+            if error and line.startswith(" " * DEEP):
+                said = f"{said} {line.strip()}"
+            else:
+                error = ""
+        elif row["key"] == "Command":
+            argv = arguments(row["value"])
+            name, code, error = argv[0] if argv else row["value"][:80], "", ""
+        elif row["key"] == "Exit code":
+            code = row["value"].strip()
+        elif row["key"] == "Stderr" and code and row["value"].strip() not in _EMPTY:
+            error = row["value"].strip()
+            said = f"{name} failed with exit code {code}: {error}"
+    if said:
+        yield _words(said, CURTIN)
         return
-    full = list(_FULL.finditer(text))
+    full = _FULL.findall(text)
     if full:
-        yield _words(full[-1][0], CURTIN)
+        yield _words(full[-1], CURTIN)
 
 
 def _schema(logs: Mapping[str, str]) -> Iterator[Words]:

@@ -107,7 +107,7 @@ _BOOT: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             r"cloud-(?:init|config)(?:-\w+)?\.(?:service|target)|^\s*waiting for cloud-init|^connecting\.\.\.",
             "cloud-init",
         ),
-        (r"^Begin: |^Loading, please wait|systemd-udevd|^Welcome to |^\[ {0,2}OK {0,2}\]", "live-system"),
+        (r"^Begin: |^Loading, please wait|systemd-udevd|^Welcome to (?!GRUB)|^\[ {0,2}OK {0,2}\]", "live-system"),
         (r"^EFI stub:|^Loading (?:Linux|initial ramdisk)|^Linux version ", "kernel"),
     )
 )

@@ -47,8 +47,8 @@ class Record:
 
     def __enter__(self) -> Self:
         self.console = (self._folder / CONSOLE).open("wb")
-        self._times = (self._folder / TIMES).open("w")
-        self._events = (self._folder / EVENTS).open("w")
+        self._times = (self._folder / TIMES).open("w", encoding="utf-8")
+        self._events = (self._folder / EVENTS).open("w", encoding="utf-8")
         self.note("began", {"time": time.time()})
         return self
 

@@ -67,7 +67,7 @@ def install(machine: MachineSpec, token: str, site: Site, *, trace: Trace) -> No
             raise _informed(watch, port, site) from error
         finally:
             if watch is not None:
-                trace.verdict = watch.state.verdict().to_json()
+                trace.verdict = (watch.ended or watch.state.verdict()).to_json()
                 record.note("verdict", trace.verdict)
 
 
@@ -77,8 +77,8 @@ def _question(guest: Machine, watch: Watch, port: Path, site: Site) -> None:
         guest.screendump(site.logs / "screen.png")
     if not guest.poll().running:
         return
-    trigger = watch.state.trigger
-    if trigger in LOOK:
+    trigger, asked = watch.state.trigger, "".join(watch.state.lines[-1:])
+    if trigger in LOOK and not asked.startswith("Give root password"):
         look(watch.line, trigger, site.limits.answer)
     elif trigger == "error-shell" and not (port.exists() and port.stat().st_size):
         for path, text in rescue(watch.line, port, site.limits.answer).items():

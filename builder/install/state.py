@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from builder.install.causes import Words
 
+USERS = frozenset({"early-commands", "late-commands"})
+"""Phases that run a user's own commands."""
 TAIL_LINES = 15
 """How many of the last meaningful lines a verdict repeats."""
 
@@ -165,7 +167,9 @@ class InstallState:
     def learn(self, words: Iterable[Words]) -> None:
         """Take what the guest's own logs say, which counts before what the console said, in the phase that failed."""
         phase = next((each.phase for each in self._facts.words if each.phase is not None), None)
-        mine = [replace(each, phase=each.phase or phase) for each in words]
+        # A command of the user's is named by the console, and what else its programs said need not have mattered.
+        known = phase in USERS and any(each.phase == phase and each.text for each in self._facts.words)
+        mine = [replace(each, phase=each.phase or phase) for each in words if each.basic or not known]
         self._facts = replace(self._facts, words=(*mine[:MAX_WORDS], *self._facts.words))
 
     def _take(self, event: ConsoleEvent, events: list[ConsoleEvent]) -> None:

@@ -14,6 +14,8 @@ MAX_LINE = 64 * 1024
 _LONGEST_BREAK = 17
 # A line ends with LF, or where the cursor is sent elsewhere: boot menus and full-screen forms draw that way.
 _BREAK = re.compile(rb"\n|\x1b\[[0-9;]{0,14}[Hf]")
+# The eight-bit controls: no installer uses them, and some terminals of those who read the lines obey them.
+_C1 = re.compile(r"[\x80-\x9f]")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _TOKEN = re.compile(
     r"\x1b\[(?P<parameters>[0-?]{0,64})[ -/]{0,8}(?P<final>[@-~])"  # CSI
@@ -75,7 +77,7 @@ def clean(raw: bytes) -> str:
 
     Bytes that are not UTF-8 become U+FFFD. Never raises.
     """
-    text = raw.rstrip(b"\r").decode("utf-8", "replace")
+    text = _C1.sub("", raw.rstrip(b"\r").decode("utf-8", "replace"))
     if _CONTROL.search(text) is None:
         return text.rstrip()
     return _render(text).rstrip()

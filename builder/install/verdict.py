@@ -49,9 +49,9 @@ MAX_WORDS = 32
 class Verdict:
     """What a console shows.
 
-    ``final`` means that no further line can change it. A success by sentinel alone is not final before the
-    machine goes down; nor is a failure while error-commands may still save evidence; nor is a stall, which
-    someone may end. ``phase`` is a phase's name; ``lines`` are the last meaningful lines.
+    ``final`` means that no further line can change it. A success by sentinel alone is not final before the machine goes
+    down; nor is a failure while error-commands may still save evidence. ``phase`` is a phase's name; ``lines`` are the
+    last meaningful lines.
     """
 
     verdict: Outcome
@@ -138,6 +138,7 @@ def _sentinel(facts: Facts, event: Sentinel) -> Facts:
 _MODE = re.compile(r"mode=(?:REBOOT|POWEROFF)\b")
 _LATE = re.compile(r"subiquity/Late/run(?:_user_supplied)?$")
 _GROUP = re.compile(r"emory cgroup|CONSTRAINT_MEMCG")
+_LASTING = re.compile(r"SQUASHFS|I/O error|medium error|Check finished|[Oo]ut of memory|oom")
 _GOES_ON = re.compile(r"subiquity/(?:Meta/confirm_POST$|Install/install/(?:configure_apt|curtin_install)\b)")
 
 
@@ -165,7 +166,7 @@ def _gone_on(facts: Facts, path: str) -> Facts:
         return facts
     if facts.installing or "/Install/" not in path:
         return replace(facts, confirm=False, interactive="", early=False)
-    # Nothing is installed after error-commands: what was announced and complained of so far was harmless.
+    # Nothing is installed after error-commands, so what failed before was harmless, or done again.
     announced = facts.error_commands and facts.outcome is None
     return replace(
         facts,
@@ -173,8 +174,10 @@ def _gone_on(facts: Facts, path: str) -> Facts:
         interactive="",
         early=False,
         installing=True,
+        suspect=False,
+        doing="",
         error_commands=facts.error_commands and not announced,
-        words=tuple(each for each in facts.words if not each.text.startswith("E: ")),
+        words=tuple(each for each in facts.words if not each.path and _LASTING.search(each.text)),
     )
 
 
@@ -309,7 +312,6 @@ def _explained(
     return Verdict(outcome, evidence.phase, found.cause, found.reason, found.hint, lines, final)
 
 
-# In which endings the complaints of each phase before the installer's are worth repeating.
 _BEFORE = {
     "boot-loader": LOADERS | {"panic"},
     "live-system": {"initramfs", "no-medium", "emergency-shell", "panic"},

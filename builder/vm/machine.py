@@ -24,7 +24,7 @@ from builder.leftovers import scratch
 from builder.vm import qemu
 from builder.vm.bound import Bound
 from builder.vm.clock import AwakeClock, patiently
-from builder.vm.qmp import Event, Monitor
+from builder.vm.qmp import ANSWER_SECONDS, Event, Monitor
 from builder.vm.state import RUNNING, State, after
 
 if TYPE_CHECKING:
@@ -43,6 +43,9 @@ QUIT_SECONDS = 120.0
 
 HASTY_SECONDS = 5.0
 """The same when something has failed and nobody wants the disks."""
+
+DUMP_SECONDS = 15.0
+"""How long QEMU may take to write down the screen."""
 
 SOCKET_PATH = 100
 """Bytes that the path of a UNIX socket may have: the systems' limits are 104 (macOS) and 108 (Linux)."""
@@ -144,11 +147,16 @@ class Machine:
                     self._changed.wait(left)
         return state
 
-    def execute(self, name: str, arguments: Mapping[str, object] | None = None) -> object:
-        """Run a QMP command and return its answer. Raises MachineError if QEMU refuses it or is gone."""
+    def execute(
+        self, name: str, arguments: Mapping[str, object] | None = None, *, timeout: float = ANSWER_SECONDS
+    ) -> object:
+        """Run a QMP command and return its answer, which may take ``timeout`` seconds.
+
+        Raises MachineError if QEMU refuses it, does not answer or is gone.
+        """
         if self._monitor is None:
             raise MachineError("The machine is not running, so it takes no commands.")
-        return self._monitor.execute(name, arguments)
+        return self._monitor.execute(name, arguments, timeout=timeout)
 
     def resume(self) -> None:
         """Let a guest go on that was paused by a disk error, once its cause is gone."""
@@ -162,10 +170,10 @@ class Machine:
         """
         path = path.absolute()
         try:
-            self.execute("screendump", {"filename": str(path), "format": "png"})
+            self.execute("screendump", {"filename": str(path), "format": "png"}, timeout=DUMP_SECONDS)
         except MachineError:
             path = path.with_suffix(".ppm")
-            self.execute("screendump", {"filename": str(path)})
+            self.execute("screendump", {"filename": str(path)}, timeout=DUMP_SECONDS)
         return path
 
     def send_keys(self, *chords: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder.errors import MachineError
+from builder.vm.activity import ANSWER
 
 if TYPE_CHECKING:
     from builder.vm.machine import Machine
@@ -28,7 +29,8 @@ def text(machine: Machine) -> list[str]:
         return []
     with tempfile.TemporaryDirectory(prefix="prebake-") as folder, contextlib.suppress(MachineError, OSError):
         path = Path(folder, "screen")
-        machine.execute("pmemsave", {"val": MEMORY, "size": COLUMNS * ROWS * 2, "filename": str(path)})
+        where = {"val": MEMORY, "size": COLUMNS * ROWS * 2, "filename": str(path)}
+        machine.execute("pmemsave", where, timeout=ANSWER)
         return lines(path.read_bytes())
     return []
 
