@@ -23,13 +23,13 @@ else:
 READ_AT_ONCE = 65536
 WINDOW = 16384
 """How many of the last bytes are searched for words, and remembered for an error's last lines."""
-PAUSE = 0.02
-"""Seconds for which bytes are let come while they come slowly: 230 at 115200 baud."""
-TOGETHER = 0.1
+PAUSE = 0.015
+"""Seconds for which bytes are let come while they come slowly: 170 at 115200 baud."""
+TOGETHER = 0.25
 """Seconds after which what came slowly is returned."""
 FULL = 270
 """So many at once mean that more wait outside: the queue of a UNIX socket on Linux holds 277 bytes sent one by one."""
-BURST = 0.1
+BURST = 0.03
 """Seconds for which nothing is waited for after so many came."""
 ANYTHING = re.compile(rb"(?s).+")
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b\][^\x07]*\x07|\x1b[^\[\]]|[\x00-\x08\x0b-\x1f\x7f]")
