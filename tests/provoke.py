@@ -136,7 +136,7 @@ def _little_memory(plain: Any, *given: Any) -> Any:
 
 
 def _hasty(plain: Any, *given: Any, **more: Any) -> Any:
-    """Give up a guest that does nothing after twenty seconds."""
+    """Give up a guest that does nothing after a minute."""
     return replace(plain(*given, **more), still=20.0)
 
 
@@ -278,7 +278,7 @@ FAILURES: dict[str, Failure] = {
         sections={"early-commands": ["(sleep 12; kill -9 $PPID) > /dev/null 2>&1 &"]},
     ),
     "hung": Failure(
-        "the guest hangs: its installer is stopped (given 20 s here, 4 min on such a host)",
+        "the guest hangs: its installer is stopped (given 1 minute here instead of 4)",
         9,
         ("said nothing and done nothing", "It hangs"),
         "hung",

@@ -42,7 +42,7 @@ def told(answers: Answers) -> dict[str, Any]:
 def test_the_lesson() -> None:
     answers = render(LESSON, password_hash=HASH)
     data = told(answers)
-    commands = {key: data.pop(key) for key in ("error-commands", "late-commands")}
+    commands = {key: data.pop(key) for key in ("early-commands", "error-commands", "late-commands")}
     assert data == {
         "version": 1,
         "locale": "en_US.UTF-8",
@@ -228,7 +228,7 @@ def test_further_sections_go_before_ours_or_take_their_place() -> None:
         "kernel": {"flavor": "hwe"},
     }
     data = told(render(replace(LESSON, autoinstall=extra), password_hash=HASH))
-    assert data["early-commands"] == ["true"]
+    assert data["early-commands"][1:] == ["true"], "the witness comes first"
     assert data["late-commands"][0] == data["error-commands"][0] == "echo theirs"
     assert "prebake-sentinel" in data["late-commands"][-1]
     assert data["error-commands"][-1] == "sync; poweroff -f"
@@ -255,9 +255,9 @@ def test_own_answers_get_what_the_pipeline_needs_and_nothing_else(tmp_path: Path
         assert {key: value for key, value in data.items() if key in theirs and key != "late-commands"} == {
             key: value for key, value in theirs.items() if key != "late-commands"
         }
-        assert set(data) - set(theirs) == {"error-commands", "shutdown"}
+        assert set(data) - set(theirs) == {"early-commands", "error-commands", "shutdown"}
         assert data["late-commands"][0] == "echo theirs"
-        assert len(answers.added) == 3
+        assert len(answers.added) == 4
         plain = own.answers_of(found, tty="ttyS0", watched=False)
         assert told(plain) == theirs
         assert not plain.added
@@ -276,7 +276,7 @@ def test_a_users_template_goes_before_ours_file_by_file(tmp_path: Path) -> None:
     ours = (ROOT / "templates/autoinstall/user-data.j2").read_text()
     (tmp_path / "user-data.j2").write_text(f"{ours}  early-commands: [{{{{ hostname | scalar }}}}]\n")
     answers = render(LESSON, password_hash=HASH, folders=(tmp_path,))
-    assert told(answers)["early-commands"] == ["ubuntu"]
+    assert told(answers)["early-commands"][1:] == ["ubuntu"]
     assert yaml.safe_load(answers.meta_data) == {"instance-id": f"prebake-{answers.token}"}
     (tmp_path / "user-data.j2").write_text(ours.replace("{{ hostname | scalar }}", "other"))
     with pytest.raises(AnswersError, match="does not say what was asked for: hostname"):

@@ -210,7 +210,7 @@ def test_an_install_of_own_answers_that_reboots_on_a_medium_that_checks_itself(
         f"late-commands: ['{wait}']\n"
     )
     attempt.answers = own.answers_of(own.load(path), tty="ttyS0", watched=True)
-    assert len(attempt.answers.added) == 3
+    assert len(attempt.answers.added) == 4
     attempt(attempt.changed({"shutdown": "reboot"}))
     console = (attempt.logs / "console.log").read_bytes()
     assert b"running early commands\r\n" in console

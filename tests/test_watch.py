@@ -15,8 +15,9 @@ import pytest
 
 from builder.errors import HostError, InstallError, MachineError, PrebakeError, StalledError
 from builder.events import Event, Phase
+from builder.install import patience as patience_module
 from builder.install import watch as module
-from builder.install.patience import patience
+from builder.install.patience import QUIET, patience
 from builder.install.record import Record
 from builder.install.site import Site
 from builder.install.watch import Watch
@@ -67,16 +68,22 @@ class Recorded:
 
 
 def watch(
-    console: bytes, end: State, *, idle: float | None = None, **limits: float
+    console: bytes, end: State, *, idle: float | None = None, first: float | None = None, **limits: float
 ) -> tuple[list[Event], PrebakeError | None]:
     events: list[Event] = []
     machine = Recorded(console, end)
     line = SerialLine(machine.ours, io.BytesIO(), lambda _data: None)
-    patient = patience(12.0, **limits)
+    plain = patience(12.0, **limits)
+    patient = replace(plain, still=idle or plain.still, first=first or plain.first)
     error = None
     try:
         with tempfile.TemporaryDirectory() as name, Record(Path(name)) as record:
-            site = Site(Path(name), Path(name), replace(patient, still=idle or patient.still), events.append)
+            site = Site(
+                Path(name),
+                Path(name),
+                patient,
+                events.append,
+            )
             Watch(cast("Machine", cast("Any", machine)), line, TOKEN, site, record).run()
     except PrebakeError as caught:
         error = caught
@@ -168,6 +175,7 @@ def test_a_guest_that_neither_speaks_nor_works_hangs_and_one_that_works_does_not
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     here = START + f"start: {INSTALL}/curtin_install/run/cmd-install/stage-extract: writing\r\n".encode()
+    monkeypatch.setitem(cast("dict[str, Any]", QUIET), "extract", (1800.0, 0.0))
     monkeypatch.setattr(module, "work", lambda _machine: (1.0, 512))
     _, error = watch(here, RUNNING, idle=0.3, install=30)
     assert isinstance(error, StalledError)
@@ -185,6 +193,40 @@ def test_a_guest_that_neither_speaks_nor_works_hangs_and_one_that_works_does_not
     assert "not done within" in error.message, "a processor is at work"
 
 
+def test_a_proven_success_may_rest_before_it_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(cast("dict[str, Any]", QUIET), "shutdown", (600.0, 0.0))
+    monkeypatch.setattr(module, "work", lambda _machine: (1.0, 512))
+    done = START + DONE + b"start: subiquity/Shutdown/shutdown: mode=POWEROFF\r\n"
+    _, error = watch(done, RUNNING, idle=0.1, install=0.8)
+    assert error is not None
+    assert "not done within" in error.message
+
+
+def test_a_qemu_that_answers_no_question_is_told_apart_from_a_guest_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mute(_machine: object) -> None:
+        raise MachineError("QEMU did not answer `query-blockstats` within 5 s.")
+
+    monkeypatch.setattr(module, "work", mute)
+    monkeypatch.setattr(module, "MUTE", 0.2)
+    _, error = watch(START, RUNNING, install=30)
+    assert isinstance(error, MachineError)
+    assert "answers no question any more" in error.message
+    assert "did not answer" in error.message
+
+
+def test_a_guest_that_works_gets_more_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience_module, "SHORTEST", 0.0)
+    monkeypatch.setitem(cast("dict[str, Any]", QUIET), "answers", (0.0, 0.3))
+    ticks = itertools.count()
+    monkeypatch.setattr(module, "work", lambda _machine: (1.0, next(ticks)))
+    _, error = watch(START, RUNNING, install=0.8)
+    assert error is not None
+    assert "not done within" in error.message
+    _, error = watch(START, RUNNING, install=30)
+    assert error is not None
+    assert "it still works" in error.message
+
+
 def test_an_idle_guest_may_wait_for_a_command_of_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "work", lambda _machine: (1.0, 512))
     _, error = watch(START + b"running early commands\r\n  running sleep 900\r\n", RUNNING, idle=0.1, install=0.8)
@@ -196,6 +238,29 @@ def test_a_turning_bar_is_no_word() -> None:
     _, error = watch(b"\r\nconnecting...  " + b"\x08-" * 2000, RUNNING, silence=0.3)
     assert isinstance(error, StalledError)
     assert "Nothing more came" in error.message
+
+
+def test_a_line_that_is_closed_while_qemu_runs_is_told() -> None:
+    machine = Recorded(START, RUNNING)
+    machine.thread.join()
+    machine.theirs.close()
+    with tempfile.TemporaryDirectory() as name, Record(Path(name)) as record:
+        site = Site(Path(name), Path(name), patience(12.0), lambda _event: None)
+        line = SerialLine(machine.ours, io.BytesIO(), lambda _data: None)
+        seen = Watch(cast("Machine", cast("Any", machine)), line, TOKEN, site, record)
+        with pytest.raises(MachineError, match="has closed the guest's serial line"):
+            seen.run()
+    machine.ours.close()
+    assert seen.ended is not None
+    assert (seen.ended.cause or "").startswith("qemu-deaf: ")
+
+
+def test_a_login_on_the_screen_alone_is_no_verdict_and_does_not_stop_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(screen, "text", lambda _machine: ["Ubuntu 24.04.3 LTS vm tty1", "", "vm login:"])
+    _, error = watch(b"", RUNNING, first=0.5)
+    assert isinstance(error, StalledError)
+    assert "Nothing at all came" in error.message
+    assert error.console[-1] == "vm login:"
 
 
 @pytest.mark.parametrize(

@@ -50,8 +50,7 @@ class Verdict:
     """What a console shows.
 
     ``final`` means that no further line can change it. A success by sentinel alone is not final before the machine goes
-    down; nor is a failure while error-commands may still save evidence. ``phase`` is a phase's name; ``lines`` are the
-    last meaningful lines.
+    down; nor is a failure while error-commands may still save evidence. ``lines`` are the last meaningful lines.
     """
 
     verdict: Outcome
