@@ -22,6 +22,18 @@ def pytest_xdist_auto_num_workers() -> int:
     return max((os.cpu_count() or 1) * 3 // 2, 1)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep boots that share something in one process; three such groups go side by side, two at a time."""
+    for item in items:
+        if item.get_closest_marker("boot"):
+            name = item.path.name
+            group = (
+                "failures" if name == "test_failures.py" else "journey" if name.startswith("test_journey") else "media"
+            )
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def iso() -> Path:
     """The rehearsal medium, from the cache or made now."""

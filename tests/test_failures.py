@@ -1,7 +1,7 @@
 """Every failure a build can meet, provoked for real: what is said of it, how it ends, what is left, how soon.
 
-Two run side by side, in the order of the table, so each test waits for its own only. Under emulation on two cores a
-guest takes half a minute to its installer, and two at once a little longer: about ten minutes for all of them.
+They run in the background, in the order of the table, so each test waits for its own only. Under emulation a guest
+takes half a minute to its installer, and a busy host doubles that: fifteen minutes for all of them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ BEFORE = {"host disk full"}
 def provoked(iso: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Seen]]]:
     """All failures, on their way."""
     names = [name for name, each in FAILURES.items() if not each.small or os.geteuid() == 0]
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(1) as pool:
         running = {name: pool.submit(fail, name, iso, tmp_path_factory.mktemp("fail")) for name in names}
         try:
             yield running

@@ -10,10 +10,7 @@ import contextlib
 import hashlib
 import json
 import shutil
-import signal
 import socket
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +36,7 @@ from builder.store import cache_folder
 from builder.vm import accel, disk
 from builder.vm.qemu import Disk
 from tests import mirror
-from tests.command_line import PREBAKE, environment, prebake
+from tests.command_line import prebake
 from tests.journey import CLASSES, MISSING, published
 
 if TYPE_CHECKING:
@@ -218,48 +215,6 @@ def test_an_install_of_own_answers_that_reboots_on_a_medium_that_checks_itself(
     assert b'"result": "pass"' in console
     assert b"mode=REBOOT" in console
     assert b"reboot: Restarting system" in console
-
-
-def start(iso: Path, output: Path, *arguments: str) -> subprocess.Popen[str]:
-    argv = [PREBAKE, "image", "--iso", str(iso), "--offline", "--name", "x", "-o", str(output), *arguments]
-    return subprocess.Popen(
-        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, env=environment()
-    )
-
-
-def wait_for(process: subprocess.Popen[str], words: str) -> str:
-    assert process.stderr is not None
-    text = ""
-    for line in process.stderr:
-        text += line
-        if words in line:
-            return text
-    raise AssertionError(text)
-
-
-def machines() -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            if b"qemu-system-x86_64\0-nodefaults" in path.read_bytes():
-                found.append(int(path.parent.name))
-    return found
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_leaves_no_process_and_no_half_image(iso: Path, tmp_path: Path, number: signal.Signals) -> None:
-    """Stops the build while the guest boots. A few seconds."""
-    before = set(machines())
-    with start(iso, tmp_path / "output") as process:
-        wait_for(process, "boot loader")
-        assert set(machines()) - before
-        process.send_signal(number)
-        out, err = process.communicate()
-    assert (process.returncode, out) == (130, "")
-    assert "Interrupted" in err
-    assert set(machines()) <= before
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture(scope="session")
