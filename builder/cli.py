@@ -212,7 +212,7 @@ def verify(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
     size = pipeline.image_size(path)
     user = User(given["user"], password=password_of(given) or User.password)
     machine = {key: given[key] for key in ("firmware", "memory", "cpus")}
-    spec = Spec(name="verify", disk=size, user=user, **machine)
+    spec = Spec(name="verify", disk=size, user=user, swap=None, cloud_init="", firmware_budget=None, **machine)
     with scratch(Path(tempfile.gettempdir()), "prebake-verify-", f"the proof of {path.name}") as work:
         try:
             done = pipeline.verify_image(path, spec, given["arch"], given["accel"], work=work, report=ui)

@@ -42,9 +42,9 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 TEMPLATES = click.Path(path_type=Path, file_okay=False, exists=True)
 KEYS = ("hostname", "disk", "storage", "firmware", "locale", "keyboard", "timezone", "swap", "updates", "source",
-        "proxy", "release", "arch")  # fmt: skip
+        "proxy", "release", "arch", "cloud-init", "firmware-packages")  # fmt: skip
 """Options that are called like a key of the class file."""
-BESIDE = ("name", "disk", "firmware", "release", "arch", "offline", "user")
+BESIDE = ("name", "disk", "firmware", "release", "arch", "offline", "user", "cloud-init", "firmware-packages")
 """What an autoinstall file does not say: these may be given beside it (who the user is it does say)."""
 
 PASSWORDS = options(
@@ -68,6 +68,12 @@ MACHINE = options(
     click.option("--source", type=click.Choice(["server", "minimal"]), help="How much of it.  [default: server]"),
     click.option("--updates", type=click.Choice(["none", "security", "all"]), help="Installed.  [default: security]"),
     click.option("--proxy", metavar="URL", help="For apt and snap, also on the finished machine."),
+    click.option(
+        "--cloud-init",
+        type=click.Choice(["off", "nocloud"]),
+        help="On the image: off, or on where there is a seed.  [default: off]",
+    ),
+    click.option("--firmware-packages", metavar="keep|remove|SIZE", help="Kept up to this.  [default: 256M]"),
     click.option(
         "--offline/--online",
         "offline",
@@ -169,7 +175,8 @@ def overrides_of(given: dict[str, Any]) -> dict[str, Any]:
     """Return what the options say, by the class file's keys."""
     if given.get("disk"):
         parse_size(given["disk"])  # what is no size at all is a matter of the command line
-    found: dict[str, Any] = {key: given[key] for key in KEYS if given.get(key) is not None}
+    said = {key: given.get(key.replace("-", "_")) for key in KEYS}
+    found: dict[str, Any] = {key: value for key, value in said.items() if value is not None}
     user = {key: given[option] for key, option in (("name", "user"), ("full-name", "full_name")) if given.get(option)}
     if user:
         found["user"] = user

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 GIB = 1 << 30
+PROXIES = ("proxy", "http_proxy", "https_proxy", "ftp_proxy")
+"""Keys of autoinstall's `apt` that name a proxy."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +71,18 @@ class Content:
 class Spec:
     """One machine. The defaults are the lesson's: user ubuntu, entire disk, English, no SSH server.
 
-    ``disk`` and ``swap`` (0: none) are in bytes, ``memory`` in MiB; ``source`` is "server" or "minimal";
-    ``storage`` is "direct" or "lvm"; ``firmware`` is what the machine is installed under, "bios" or "uefi"; an empty
-    ``timezone`` is the installer's own, UTC; ``updates`` is "security", "all" or "none".
+    ``disk`` and ``swap`` (0: none; None: not known) are in bytes, ``memory`` in MiB; ``source`` is "server" or
+    "minimal"; ``storage`` is "direct" or "lvm"; ``firmware`` is what the machine is installed under, "bios" or "uefi";
+    an empty ``timezone`` is the installer's own, UTC; ``updates`` is "security", "all" or "none".
 
     ``network`` says whether the installer reaches the Internet: "nat" (it must), "offline" (it gets an address, but
     no way out) or "auto" (if this host does). ``netplan`` is the target's network, by default DHCP on any ``e*``
     card; ``autoinstall`` holds further sections of the answers. ``whole_disk`` and ``ssh_server`` tell what the
     finished system has to be like.
+
+    ``cloud_init`` is the finished system's policy, "off" or "nocloud" (it is on where there is a seed), or empty if it
+    is not known; ``firmware_budget`` is how many bytes linux-firmware may take before its files are removed, None: any;
+    ``may_fail`` are units that may fail.
     """
 
     name: str
@@ -91,7 +97,7 @@ class Spec:
     timezone: str = ""
     source: str = "server"
     storage: str = "direct"
-    swap: int = 0
+    swap: int | None = 0
     firmware: str = "bios"
     network: str = "nat"
     netplan: Mapping[str, Any] | None = None
@@ -99,7 +105,16 @@ class Spec:
     mirror: str = ""
     updates: str = "security"
     content: Content = Content()
+    cloud_init: str = "off"
+    firmware_budget: int | None = 256 << 20
+    may_fail: tuple[str, ...] = ()
     exports: tuple[str, ...] = ()
     autoinstall: Mapping[str, Any] = field(default_factory=dict)
     whole_disk: bool = True
     ssh_server: bool = False
+
+    @property
+    def proxied(self) -> bool:
+        """Whether a proxy is asked for, so that apt keeps it."""
+        apt = self.autoinstall.get("apt")
+        return bool(self.proxy) or (isinstance(apt, dict) and any(apt.get(key) for key in PROXIES))

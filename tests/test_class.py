@@ -105,6 +105,42 @@ autoinstall: {{kernel: {{flavor: hwe}}}}
     assert HASH not in repr(found)
 
 
+def test_what_is_sealed_is_said(tmp_path: Path) -> None:
+    found = spec(tmp_path, "cloud-init: nocloud\nfirmware-packages: 1G\nmay-fail: [nginx, tmp.mount]\n")
+    assert (found.cloud_init, found.firmware_budget) == ("nocloud", GIB)
+    assert found.may_fail == ("nginx.service", "tmp.mount")
+    assert spec(tmp_path, "firmware-packages: keep\n").firmware_budget is None
+    assert spec(tmp_path, "firmware-packages: remove\n").firmware_budget == 0
+    assert spec(tmp_path, "", **{"cloud-init": "nocloud", "firmware-packages": "keep"}).cloud_init == "nocloud"
+    storage = "autoinstall: {storage: {layout: {name: direct}, swap: {size: 1G}}}\n"
+    assert spec(tmp_path, storage).swap is None
+    assert not found.proxied
+    assert spec(tmp_path, "autoinstall: {apt: {http_proxy: 'http://proxy.example:3128'}}\n").proxied
+    assert spec(tmp_path, "proxy: http://proxy.example:3128\n").proxied
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("cloud-init: on", "cloud-init"),
+        ("firmware-packages: some", "says nothing of firmware"),
+        ("may-fail: ['a b']", "is no name of a unit"),
+    ],
+)
+def test_what_cannot_be_sealed_so_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(AnswersError, match=words):
+        spec(tmp_path, text)
+
+
+def test_the_command_line_says_how_it_is_sealed(tmp_path: Path) -> None:
+    path = classes(tmp_path, it="")
+    assert inside("render", path, "--cloud-init", "nocloud", "--firmware-packages", "300M").code == 0
+    result = inside("render", path, "--firmware-packages", "some")
+    assert result.code == 3
+    assert "--firmware-packages: `some` says nothing of firmware" in result.err
+    assert inside("render", path, "--cloud-init", "on").code == 2
+
+
 def test_words_are_what_is_written(tmp_path: Path) -> None:
     """YAML 1.1 makes of them a number, false, an octal number and a base of 60."""
     found = load(classes(tmp_path, it="release: 22.10\nkeyboard: no\nhostname: 0755\nuser: {password: 1:20}\n"))

@@ -25,6 +25,7 @@ FIRMWARE = {"enum": ["bios", "uefi"]}
 
 Text = Annotated[str, Field(max_length=10_000)]
 Size = WithJsonSchema({"anyOf": SIZES})
+Budget = WithJsonSchema({"anyOf": [{"enum": ["keep", "remove"]}, *SIZES]})
 Swap = WithJsonSchema({"anyOf": [{"const": "none"}, *SIZES]})
 OneOrBoth = WithJsonSchema({"anyOf": [FIRMWARE, {"type": "array", "items": FIRMWARE, "minItems": 1, "maxItems": 2}]})
 Loose = WithJsonSchema({"type": ["string", "number"]})
@@ -207,6 +208,23 @@ class ClassFile(_Strict):
     files: list[FileModel] = Field([], description="Files to put on the machine.")
     run: list[Annotated[str, Field(max_length=100_000), AfterValidator(values.command)]] = Field(
         [], description="Commands, run as root one after the other when all else is there; one that fails ends it."
+    )
+    cloud_init: Literal["off", "nocloud"] = Field(
+        "off",
+        alias="cloud-init",
+        description="`off`: cloud-init is not asked again. `nocloud`: it is where there is a seed (Proxmox, labs), and "
+        "without one the image is the same as with `off`.",
+    )
+    firmware_packages: Annotated[
+        int | None, BeforeValidator(lambda given: values.firmware_budget(str(given))), Budget
+    ] = Field(
+        256 << 20,
+        alias="firmware-packages",
+        description="Firmware for cards, which no virtual machine has: `remove`, `keep`, or a size from which it goes.",
+        json_schema_extra={"default": "256M"},
+    )
+    may_fail: list[Annotated[Text, AfterValidator(values.unit)]] = Field(
+        [], alias="may-fail", description="Systemd units that may have failed when the image is proved."
     )
     exports: list[Literal["ova", "vmdk", "vdi", "vhdx", "raw", "proxmox"]] = Field(
         [], description="Formats for other hypervisors."

@@ -11,7 +11,7 @@ from builder.autoinstall.machine import brings_ssh
 from builder.autoinstall.model import verified
 from builder.autoinstall.problems import Problem, refuse
 from builder.autoinstall.render import finish
-from builder.spec import Spec, User
+from builder.spec import PROXIES, Spec, User
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -82,6 +82,7 @@ def spec_for(own: OwnAnswers, spec: Spec, password: str | None, *, login: bool =
     storage = own.answers.get("storage") or {}
     layout = storage.get("layout") or {}
     keyboard = own.answers.get("keyboard") or {}
+    apt = own.answers.get("apt") or {}
     known = check_password(identity["password"], password, str(own.path)) if login else User.password
     return replace(
         spec,
@@ -95,8 +96,9 @@ def spec_for(own: OwnAnswers, spec: Spec, password: str | None, *, login: bool =
         whole_disk=layout.get("name") == "direct" or layout.get("sizing-policy") == "all",
         ssh_server=(own.answers.get("ssh") or {}).get("install-server") is True
         or brings_ssh(own.answers.get("packages", ())),
-        proxy=own.answers.get("proxy") or "",
-        mirror=_mirror(own.answers.get("apt") or {}),
+        swap=None,
+        proxy=own.answers.get("proxy") or next((str(apt[key]) for key in PROXIES if apt.get(key)), ""),
+        mirror=_mirror(apt),
         netplan=_netplan(own.answers.get("network")),
     )
 

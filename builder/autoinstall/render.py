@@ -229,7 +229,7 @@ def _values(spec: Spec, password_hash: str, installer: Version | None) -> dict[s
         "source": SOURCES[spec.source] if installer is None or installer >= KNOWS_SOURCE else "",
         "fallback": _fallback(spec) if installer is None or installer >= KNOWS_FALLBACK else "",
         "storage": spec.storage,
-        "swap": spec.swap,
+        "swap": spec.swap or 0,
         "hostname": spec.hostname,
         "full_name": spec.user.full_name,
         "username": spec.user.name,

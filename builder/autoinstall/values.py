@@ -36,6 +36,7 @@ SNAP = re.compile(r"(?=.{2,40}$)(?!-)(?!.*--)[a-z0-9-]*[a-z][a-z0-9-]*(?<!-)(_[a
 CHANNEL = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+){0,2}")
 MODE = re.compile(r"0?[0-7]{3,4}")
 OWNER = re.compile(r"[a-z_][a-z0-9_.-]{0,31}|\d{1,10}")
+UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,200}")
 HASHES = {
     "yescrypt": re.compile(r"\$y\$[./A-Za-z0-9]+\$[./A-Za-z0-9]{0,86}\$[./A-Za-z0-9]{43}"),
     "gost-yescrypt": re.compile(r"\$gy\$[./A-Za-z0-9]+\$[./A-Za-z0-9]{0,86}\$[./A-Za-z0-9]{43}"),
@@ -209,6 +210,23 @@ def swap(value: str) -> int:
         unit = f" Did you mean `{value.strip()}M`?" if value.strip().isdigit() else ""
         raise ValueError(f"A swap file of {found} bytes is too small. Expected: a size such as `2G`, or `none`.{unit}")
     return found
+
+
+def firmware_budget(value: str) -> int | None:
+    """Return how many bytes of firmware may stay: None for any, 0 for none."""
+    if value.strip().lower() in {"keep", "remove"}:
+        return None if value.strip().lower() == "keep" else 0
+    try:
+        return size(value)
+    except ValueError:
+        raise refused(value, "says nothing of firmware", "Expected: `keep`, `remove`, or a size as `256M`.") from None
+
+
+def unit(value: str) -> str:
+    """Check the name of a systemd unit."""
+    if not UNIT.fullmatch(value):
+        raise refused(value, "is no name of a unit", "Expected something like `nginx.service`.")
+    return value
 
 
 def package(value: str) -> str:
