@@ -10,14 +10,16 @@ import socket
 import sys
 import tarfile
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from builder.command import run
 from builder.errors import HostError, InstallError, UsageError, VerificationError
-from builder.events import silent
-from builder.image.facts import Check, checks, parse, sealed_checks
+from builder.events import Note, silent
+from builder.image.facts import GONE, LISTS, Check, checks, parse, sealed_checks
+from builder.image.seal import beside, freed, notes, trouble
 from builder.image.session import payload
 from builder.image.shell import LOGIN, PROMPT
 from builder.image.stages import compact, refuse_bad
@@ -25,7 +27,8 @@ from builder.install.evidence import masked_typed, unpack_guest_logs
 from builder.install.patience import QUIET, patience
 from builder.install.phases import BY_NAME
 from builder.publish.manifest import manifest, sha256sums
-from builder.spec import GIB, Spec
+from builder.resources import templates
+from builder.spec import GIB, Content, File, Spec
 from builder.vm import disk
 from builder.vm.serial import LineClosedError, LineSilentError, SerialLine
 from builder.workspace import check_free, check_place, deliver, put_aside, workspace
@@ -52,12 +55,28 @@ GOOD = {
     "hashes-in-logs": "",
     "netplan": "01-netcfg.yaml",
     "host-keys": "",
+    "cmdline": "BOOT_IMAGE=/boot/vmlinuz root=UUID=1 ro console=tty0 console=ttyS0,115200n8",
+    "state": "running",
+    "failed-units": "",
+    "swap": "0",
+    "swap-wanted": "0",
+    "swap-files": "",
+    "root-size": str(10 * GIB - (300 << 20)),
+    "grow-root": "enabled there",
+    "grub-timeouts": "0",
+    "kernels": "6.8.0-31-generic",
+    "firmware-mib": "12",
+    "log-bytes": "1048576",
+    "apt-proxy": "",
+    "cloud-policy": "off",
+    "cloud-lists": "",
+    **dict.fromkeys(GONE.values(), ""),
 }
 SPEC = Spec(name="x")
 
 
-def wrong(facts: dict[str, str], machine_id: str | None = "f" * 32) -> list[str]:
-    done = [*checks(facts, SPEC), *sealed_checks(facts, machine_id)]
+def wrong(facts: dict[str, str], machine_id: str | None = "f" * 32, spec: Spec = SPEC) -> list[str]:
+    done = [*checks(facts, spec), *sealed_checks(facts, machine_id, spec)]
     return [check.name for check in done if not check.good]
 
 
@@ -86,10 +105,103 @@ def test_good_facts_pass() -> None:
         ("netplan", "01-netcfg.yaml 50-cloud-init.yaml", "one network configuration"),
         ("host-keys", "/etc/ssh/ssh_host_rsa_key", "no SSH host keys"),
         ("cloud-init", "done", "cloud-init stays off"),
+        ("cloud-policy", "nocloud", "cloud-init's policy"),
+        ("cloud-policy", "off nocloud", "cloud-init's policy"),
+        ("cloud-policy", "", "cloud-init's policy"),
+        ("cmdline", "ro console=tty0", "the kernel speaks on both consoles"),
+        ("cmdline", "ro console=ttyS0", "the kernel speaks on both consoles"),
+        ("cmdline", "ro quiet", "the kernel speaks on both consoles"),
+        ("state", "starting", "the system runs and no unit has failed"),
+        ("state", "", "the system runs and no unit has failed"),
+        ("failed-units", "nginx.service", "the system runs and no unit has failed"),
+        ("swap", "1024", "swap"),
+        ("swap-files", "/swap.img", "swap"),
+        ("root-size", str(4 * GIB), "the root file system fills its volume"),
+        ("grow-root", "disabled there", "the root grows with its disk"),
+        ("grow-root", "enabled", "the root grows with its disk"),
+        ("grub-timeouts", "0 30", "GRUB does not wait"),
+        ("grub-timeouts", "-1", "GRUB does not wait"),
+        ("grub-timeouts", "", "GRUB does not wait"),
+        ("kernels", "6.8.0-31-generic 6.8.0-40-generic 6.8.0-41-generic", "no old kernels"),
+        ("kernels", "", "no old kernels"),
+        ("firmware-mib", "800", "little firmware"),
+        ("log-bytes", str(300 << 20), "small logs"),
+        ("log-bytes", "", "small logs"),
+        ("apt-proxy", "/etc/apt/apt.conf.d/90curtin-aptproxy", "no proxy that nobody asked for"),
+        ("snaps", "not set up", "snapd has set itself up"),
+        *((key, "/what/is/left", name) for name, key in GONE.items()),
     ],
 )
 def test_each_check_can_fail(key: str, value: str, name: str) -> None:
     assert name in wrong({**GOOD, key: value})
+
+
+@pytest.mark.parametrize("key", ["state", "grow-root", "kernels", "log-bytes", *GONE.values()])
+def test_what_is_not_told_is_not_taken_for_good(key: str) -> None:
+    assert wrong({name: value for name, value in GOOD.items() if name != key})
+
+
+def test_a_class_has_its_way() -> None:
+    asked = replace(
+        SPEC,
+        swap=512 << 20,
+        cloud_init="nocloud",
+        may_fail=("nginx.service",),
+        proxy="http://proxy.example:3128",
+        firmware_budget=None,
+        content=Content(files=(File("/home/ubuntu/.bash_history"),)),
+    )
+    facts = {
+        **GOOD,
+        "swap": str((512 << 20) - 4096),
+        "swap-wanted": "1",
+        "swap-files": "/swap.img",
+        "cloud-policy": "nocloud",
+        "cloud-lists": LISTS,
+        "state": "degraded",
+        "failed-units": "fwupd-refresh.service nginx.service",
+        "apt-proxy": "/etc/apt/apt.conf.d/90curtin-aptproxy",
+        "histories": "/home/ubuntu/.bash_history",
+        "firmware-mib": "800",
+        "snaps": "seeded",
+    }
+    assert wrong(facts, spec=asked) == []
+    assert wrong({**facts, "cloud-lists": ""}, spec=asked) == ["cloud-init's policy"]
+    assert wrong({**facts, "swap": "0"}, spec=asked) == ["swap"]
+    assert wrong({**facts, "snap-leftovers": "lxd_1"}, spec=asked) == ["snapd has set itself up"]
+    server = {**facts, "ssh-server": "present", "listening": "0.0.0.0:22", "host-keys": "/etc/ssh/ssh_host_rsa_key"}
+    assert wrong(server, spec=replace(asked, ssh_server=True)) == ["SSH host keys are made at boot"]
+    made = {**server, "ssh-keys-made": "/etc/systemd/system/ssh.service.d/host-keys.conf"}
+    assert wrong(made, spec=replace(asked, ssh_server=True)) == []
+
+
+def test_an_image_of_which_nothing_is_known_has_to_fit_together() -> None:
+    unknown = replace(SPEC, swap=None, cloud_init="", firmware_budget=None)
+    assert wrong(GOOD, spec=unknown) == []
+    seeded = {**GOOD, "cloud-policy": "nocloud", "cloud-lists": LISTS, "swap": "4096", "swap-wanted": "1"}
+    assert wrong(seeded, spec=unknown) == []
+    assert wrong({**seeded, "cloud-policy": "off nocloud"}, spec=unknown) == ["cloud-init's policy"]
+    assert wrong({**seeded, "swap": "0"}, spec=unknown) == ["swap"]
+
+
+def test_what_is_deleted_takes_no_room() -> None:
+    info = disk.Info("qcow2", 10 * GIB, 600 << 20, None, "zstd")
+    assert freed({"root-used": str(GIB)}, info).good
+    assert not freed({"root-used": str(GIB)}, replace(info, allocated=2 * GIB)).good
+    assert freed({"root-used": str(GIB)}, replace(info, format="raw", allocated=10 * GIB)).good
+
+
+def test_what_is_tidied_up_is_told() -> None:
+    said = "Reading package lists...\r\nnote: firmware: 900 MiB freed\r\nwarning: snapd is late\r\nnote: \nE: no\n"
+    assert list(notes(said)) == [Note("Firmware: 900 MiB freed."), Note("Snapd is late.", "warning")]
+    heard: list[str] = []
+    trouble({"state": "starting", "jobs": "a.service", "failed-units": "b.service"}, lambda one: heard.append(str(one)))
+    assert len(heard) == 2
+    trouble(GOOD, lambda one: heard.append(str(one)))
+    assert len(heard) == 2
+    assert list(beside(SPEC)) == []
+    placed = replace(SPEC, content=Content(files=(File("/a b"), File("/c"))))
+    assert list(beside(placed)) == [("placed.txt", b"/a b\n/c\n")]
 
 
 def test_facts_are_read_and_their_absence_is_told() -> None:
@@ -109,7 +221,8 @@ def test_the_payload_is_whole_sectors_and_holds_the_scripts_and_more(tmp_path: P
         images.append((tmp_path / name).read_bytes())
     assert len(images[0]) % 512 == 0
     with tarfile.open(tmp_path / "one.tar") as archive:
-        scripts = ["command.sh", "facts.sh", "installed.sh", "packages.sh", "place.sh", "seal.sh", "snap.sh"]
+        scripts = sorted(path.name for path in (templates() / "guest").iterdir())
+        assert {"facts.sh", "grow-root.service", "grow-root.sh", "seal.sh", "tidy.sh"} < set(scripts)
         assert archive.getnames() == [*scripts, "class/file-0", "class/command-0"]
         found = archive.extractfile("class/file-0")
         assert found is not None

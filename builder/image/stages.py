@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import yaml
 
 from builder.errors import InstallError, StalledError, VerificationError
-from builder.events import Note, Phase
+from builder.events import Phase
 from builder.image.facts import checks, sealed_checks
 from builder.image.provision import lists, members, proof, provision
+from builder.image.seal import beside, freed, seal, trouble
 from builder.image.session import DEVICE, payload_disk, session
 from builder.vm import disk, firmware
 from builder.vm.qemu import Disk, Nic
@@ -54,12 +55,10 @@ def settle_and_seal(image: Path, machine: MachineSpec, spec: Spec, site: Site) -
             raise InstallError(
                 "The installed system is not what was asked for:\n" + _listed(wrong), console=system.line.tail()
             )
-        for unit in facts.get("failed-units", "").split():
-            site.report(Note(f"A unit failed on the first boot: {unit}", "warning"))
+        trouble(facts, site.report)
         if content:
             provision(system, content, DEVICE, site.report)
-        site.report(Phase("seal", "Removing identity, secrets and logs", 0.8))
-        system.seal()
+        seal(system, spec, site.report)
         site.report(Phase("off", "Powering off", 0.9))
         system.power_off()
         return Seen(facts, system.seconds)
@@ -96,12 +95,12 @@ def prove(
     try:
         with session(stranger, "proof", spec.user, site) as system:
             facts = system.facts()
-            there = proof(system, spec.content)
+            there = [*proof(system, spec.content), freed(facts, disk.info(image))]
     except (InstallError, StalledError) as error:
         raise VerificationError(error.message, hint=error.hint, console=error.console) from error
     finally:
         overlay.unlink(missing_ok=True)
-    return Seen(facts, system.seconds), [*checks(facts, spec), *sealed_checks(facts, machine_id), *there]
+    return Seen(facts, system.seconds), [*checks(facts, spec), *sealed_checks(facts, machine_id, spec), *there]
 
 
 def refuse_bad(done: Sequence[Check]) -> None:
@@ -115,6 +114,7 @@ def carried(spec: Spec) -> Iterator[tuple[str, Path | bytes]]:
     """Yield what travels to the guest beside our scripts: a network of the class's own, and its files."""
     if spec.netplan is not None:
         yield "netplan.yaml", yaml.safe_dump({"network": dict(spec.netplan)}).encode()
+    yield from beside(spec)
     yield from members(spec.content)
 
 

@@ -1,9 +1,18 @@
 #!/bin/sh
-# Says what this system is, one `key=value` a line. Run as root; the first argument is the user to look at.
+# Says what this system is, one `key=value` a line. Run as root. Arguments: the user to look at, and how many seconds
+# to wait for a start that is not over.
 user=$1
+seconds=${2:-60}
 
 say() { printf '%s=%s\n' "$1" "$2"; }
 lines() { tr '\n' ' ' | sed 's/ *$//'; }
+there() { # which of these exist
+    for path; do
+        { [ ! -e "$path" ] && [ ! -L "$path" ]; } || echo "$path"
+    done | lines
+}
+# Which of these were there before this start: the kernel makes /dev/null before anything else.
+older() { find "$@" -type f -size +0 ! -cnewer /dev/null 2> /dev/null | sort | lines; }
 
 # shellcheck source=/dev/null
 say system "$(. /etc/os-release && echo "$PRETTY_NAME")"
@@ -37,8 +46,15 @@ say root-device "$root"
 say root-bytes "$(lsblk -b -d -n -o SIZE "$root" | tr -d ' ')"
 say root-used "$(df -B1 --output=used / | tail -n 1 | tr -d ' ')"
 say disk-bytes "$(lsblk -b -d -n -o SIZE "$disk" | tr -d ' ')"
+say root-size "$(df -B1 --output=size / | tail -n 1 | tr -d ' ')"
+say grow-root "$(systemctl is-enabled grow-root.service 2> /dev/null) $([ -x /usr/local/sbin/grow-root ] && echo there)"
+say swap "$(swapon --show=SIZE --bytes --noheadings | awk '{ sum += $1 } END { printf "%d", sum }')"
+say swap-wanted "$(awk '$1 !~ /^#/ && $3 == "swap"' /etc/fstab | wc -l)"
+say swap-files "$(there /swap.img /swapfile)"
 
 say ssh-server "$(command -v sshd > /dev/null && echo present || echo absent)"
+say state "$(timeout "$seconds" systemctl is-system-running --wait 2> /dev/null | tail -n 1)"
+say jobs "$(systemctl list-jobs --plain --no-legend 2> /dev/null | awk '{ print $2 }' | head -n 5 | lines)"
 say listening "$(ss -H -l -t -n | awk '{ print $4 }' | sort | lines)"
 say failed-units "$(systemctl list-units --failed --plain --no-legend | awk '{ print $1 }' | lines)"
 say consoles "$(systemctl list-units --plain --no-legend 'getty@*' 'serial-getty@*' | awk '{ print $1 }' | lines)"
@@ -56,3 +72,39 @@ say installer-logs "$([ -e /var/log/installer ] && echo present || echo absent)"
 # shellcheck disable=SC2016
 say hashes-in-logs "$(grep -rlE '\$(6|y|5|2b)\$[^ ]{20}' /var/log /var/lib/cloud /etc/cloud 2> /dev/null | lines)"
 say host-keys "$(find /etc/ssh -name 'ssh_host_*' 2> /dev/null | lines)"
+say ssh-keys-made "$(there /etc/systemd/system/ssh.service.d/host-keys.conf)"
+
+# What the seal takes away, item by item.
+say cloud-policy "$(for one in off:/etc/cloud/cloud-init.disabled nocloud:/etc/cloud/cloud.cfg.d/90-prebake.cfg; do
+    [ ! -e "${one#*:}" ] || echo "${one%%:*}"
+done | lines)"
+say cloud-lists "$(sed -n 's/^datasource_list: *//p' /etc/cloud/cloud.cfg.d/90-prebake.cfg 2> /dev/null)"
+say cloud-leftovers "$(there /etc/cloud/cloud.cfg.d/90-installer-network.cfg /etc/cloud/cloud.cfg.d/99-installer.cfg \
+    /etc/cloud/cloud.cfg.d/20-disable-cc-dpkg-grub.cfg /etc/cloud/cloud.cfg.d/*subiquity-disable-cloudinit-networking.cfg \
+    /etc/cloud/cloud.cfg.d/curtin-preserve-sources.cfg /etc/cloud/clean.d/99-installer \
+    /var/lib/cloud/instances/* /etc/sudoers.d/90-cloud-init-users)"
+say older-secrets "$(older /etc/machine-id /var/lib/systemd/random-seed /var/lib/systemd/credential.secret /boot/efi/loader/random-seed \
+    /var/lib/dbus/machine-id /var/cache/pollinate /var/lib/ubuntu-advantage/private)"
+say backups "$(there /etc/passwd- /etc/group- /etc/shadow- /etc/gshadow- /etc/subuid- /etc/subgid-)"
+say crashes "$(there /var/crash/* /var/lib/systemd/coredump/* /var/lib/apport/coredump/* /core /root/core)"
+say log-bytes "$(du -s -B1 /var/log | cut -f1)"
+say older-logs "$(older /var/log /var/lib/wtmpdb /var/lib/lastlog)"
+say histories "$(find /root /home -xdev -maxdepth 2 \( -name '.*_history' -o -name .lesshst -o -name .viminfo \
+    -o -name .wget-hsts -o -name .cache \) ! -cnewer /dev/null 2> /dev/null | sort | lines)"
+say leases "$(older /var/lib/dhcp /var/lib/NetworkManager; there /etc/udev/rules.d/70-persistent-net.rules)"
+say temporary "$(find /tmp /var/tmp -mindepth 1 -maxdepth 1 ! -cnewer /dev/null 2> /dev/null | sort | lines)"
+say apt-lists "$(older /var/lib/apt/lists /var/cache/apt/archives)"
+say apt-leftovers "$(there /etc/apt/sources.list.curtin.old /etc/apt/sources.list.d/*.curtin.*)"
+say apt-proxy "$(there /etc/apt/apt.conf.d/90curtin-aptproxy)"
+say kernels "$(find /boot -maxdepth 1 -name 'vmlinuz-[0-9]*' -printf '%f\n' | sed 's/^vmlinuz-//' | sort -V | lines)"
+say firmware-mib "$(du -s -m --exclude='*-ucode' --exclude='[0-9]*' /usr/lib/firmware 2> /dev/null | cut -f1)"
+# The longest that GRUB would wait in its menu, whatever happened before; -1 is for ever.
+say grub-timeouts "$(sed -n 's/^ *set timeout=//p' /boot/grub/grub.cfg 2> /dev/null | sort -n -u | lines)"
+if command -v snap > /dev/null 2>&1; then
+    if timeout "$seconds" snap wait system seed.loaded > /dev/null 2>&1; then
+        say snaps seeded
+    else
+        say snaps 'not set up'
+    fi
+    say snap-leftovers "$(snap list --all 2> /dev/null | awk '/disabled/ { print $1 "_" $3 }' | lines)"
+fi
