@@ -8,6 +8,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from builder.resources import templates
 
@@ -260,3 +261,72 @@ def test_an_upgrade_unpacks_no_firmware(tree: Path, tmp_path_factory: pytest.Tem
     place = tree / "usr/lib/firmware"
     assert not (place / "amdgpu/new.bin").exists()
     assert all((place / name).exists() for name in ("6.8.0-99-generic/y.bin", "amd-ucode/new.bin", "regulatory.db"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="mounts in a namespace of its own")
+@pytest.mark.parametrize("policy", ["off", "nocloud"])
+def test_a_seal_keeps_what_a_class_has_placed_and_a_second_one_changes_nothing(tmp_path: Path, policy: str) -> None:
+    """Runs the whole script where /etc, /var, /root, /home and /boot are folders of the test's; about a second."""
+    for name in ("etc", "var", "root", "home", "boot", "tmp"):
+        (tmp_path / "fs" / name).mkdir(parents=True)
+    top = tmp_path / "fs"
+    gone = (
+        *("etc/machine-id", "etc/ssh/ssh_host_rsa_key", "etc/shadow-", "etc/netplan/50-cloud-init.yaml"),
+        *(
+            "etc/sudoers.d/90-cloud-init-users",
+            "etc/apt/sources.list.curtin.old",
+            "etc/apt/apt.conf.d/90curtin-aptproxy",
+        ),
+        *("etc/cloud/ds-identify.cfg", "etc/cloud/cloud.cfg.d/99-installer.cfg", "var/lib/cloud/instance/x"),
+        *("var/log/installer/autoinstall-user-data", "var/log/journal/abc/system.journal", "var/crash/a.crash"),
+        *("var/lib/systemd/random-seed", "var/lib/systemd/credential.secret", "boot/efi/loader/random-seed"),
+        *("var/lib/ubuntu-advantage/private/token", "var/cache/pollinate/seeded", "var/lib/dhcp/a.lease"),
+        *("var/lib/systemd/coredump/core.zst", "var/lib/apt/lists/x_Packages", "home/ann/.mysql_history"),
+        *("home/ann/.cache/x", "root/.bash_history", "root/.ssh/authorized_keys"),
+    )
+    kept = (
+        "etc/sudoers.d/class",
+        "home/ann/.bash_history",
+        "home/ann/.ssh/authorized_keys",
+        "var/log/of the class/a.log",
+    )
+    for name in (*gone, *kept, "var/log/wtmp"):
+        path = top / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("" if name == "root/.ssh/authorized_keys" else "x")
+    scripts = tmp_path / "scripts"
+    scripts.mkdir()
+    (scripts / "seal.sh").write_text((GUEST / "seal.sh").read_text())
+    (scripts / "placed.txt").write_text("".join(f"/{name}\n" for name in kept if "authorized" not in name))
+    fake = tmp_path / "bin"
+    fake.mkdir()
+    for name in ("systemctl", "fstrim", "apt-get"):
+        (fake / name).write_text("#!/bin/sh\nexit 0\n")
+        (fake / name).chmod(0o755)
+    folders = ("etc", "var", "root", "home", "boot", "tmp")  # /tmp last: pytest's own folder lies there
+    script = f"mount --bind {scripts} /mnt\nmount --bind {fake} /media\n"
+    script += "".join(f": > {top}/{name}/.ours\nmount --bind {top}/{name} /{name}\n" for name in folders)
+    script += "".join(f"[ -e /{name}/.ours ]\nrm /{name}/.ours\n" for name in folders)  # or it ends here
+    script += f"PATH=/media:$PATH sh /mnt/seal.sh {policy} ann\n"
+
+    def sealed() -> dict[str, str]:
+        argv = ["unshare", "--mount", "sh", "-ec", script]
+        done = subprocess.run(argv, capture_output=True, text=True, check=True)
+        assert done.stderr == ""
+        return {str(path.relative_to(top)): path.read_text() for path in top.rglob("*") if path.is_file()}
+
+    first = sealed()
+    netplan = first["etc/netplan/01-netcfg.yaml"]
+    assert yaml.safe_load(netplan)["network"]["ethernets"]["zz-any"]["match"] == {"name": "e*"}
+    assert {name: first[name] for name in kept} == dict.fromkeys(kept, "x")
+    assert first["etc/machine-id"] == first["var/log/wtmp"] == ""
+    made = {"etc/machine-id", "etc/cloud/ds-identify.cfg"}
+    assert {name for name in gone if name in first} <= made
+    assert not (top / "root/.ssh").exists()
+    assert ("etc/cloud/cloud-init.disabled" in first) == (policy == "off")
+    if policy == "nocloud":
+        told = yaml.safe_load(first["etc/cloud/cloud.cfg.d/90-prebake.cfg"])
+        assert told["datasource_list"] == ["NoCloud", "ConfigDrive"]
+        assert told["system_info"]["default_user"] == {"name": "ann", "lock_passwd": False}
+        assert "notfound=disabled" in first["etc/cloud/ds-identify.cfg"]
+    assert sealed() == first

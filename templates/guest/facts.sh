@@ -86,7 +86,7 @@ say cloud-leftovers "$(there /etc/cloud/cloud.cfg.d/90-installer-network.cfg /et
 say older-secrets "$(older /etc/machine-id /var/lib/systemd/random-seed /var/lib/systemd/credential.secret /boot/efi/loader/random-seed \
     /var/lib/dbus/machine-id /var/cache/pollinate /var/lib/ubuntu-advantage/private)"
 say backups "$(there /etc/passwd- /etc/group- /etc/shadow- /etc/gshadow- /etc/subuid- /etc/subgid-)"
-say crashes "$(there /var/crash/* /var/lib/systemd/coredump/* /var/lib/apport/coredump/* /core /root/core)"
+say crashes "$(there /var/crash/* /var/lib/systemd/coredump/* /var/lib/apport/coredump/*)"
 say log-bytes "$(du -s -B1 /var/log | cut -f1)"
 say older-logs "$(older /var/log /var/lib/wtmpdb /var/lib/lastlog)"
 say histories "$(find /root /home -xdev -maxdepth 2 \( -name '.*_history' -o -name .lesshst -o -name .viminfo \

@@ -28,6 +28,7 @@ drop() {
 unit stop rsyslog.service syslog.socket unattended-upgrades.service
 unit mask --runtime --now systemd-journald-audit.socket systemd-journald-dev-log.socket systemd-journald.socket \
     systemd-journald.service systemd-random-seed.service
+unit mask --runtime --now systemd-update-utmp.service # it would write down the power-off
 
 # cloud-init has made the user. Whether it is asked again is the policy.
 drop /var/lib/cloud /etc/cloud/cloud.cfg.d/90-installer-network.cfg /etc/cloud/cloud.cfg.d/99-installer.cfg \
@@ -47,8 +48,10 @@ datasource_list: [NoCloud, ConfigDrive]
 system_info:
   default_user:
     # The user that there is, whose password stays: cloud-init locks its default user's otherwise.
-    name: $user
+    name: "$user"
     lock_passwd: false
+apt:
+  preserve_sources_list: true # the image's own, or its class's
 CFG
 else
     rm -f /etc/cloud/cloud.cfg.d/90-prebake.cfg
@@ -87,15 +90,16 @@ drop /var/lib/dbus/machine-id /etc/ssh/ssh_host_* /var/lib/systemd/random-seed /
 # Logs and what else remembers: the installer's logs hold the password's hash.
 drop /var/log/installer /var/log/curtin /root/curtin-install* /var/log/journal/* /var/log/unattended-upgrades/* \
     /var/log/*.gz /var/log/*.[0-9] /var/log/cloud-init.log /var/log/cloud-init-output.log \
-    /var/crash/* /var/lib/systemd/coredump/* /var/lib/apport/coredump/* /var/lib/apport/autoreport \
-    /var/lib/wtmpdb/* /var/lib/lastlog/* /var/lib/update-notifier/* /core /root/core
+    /var/crash/* /var/lib/systemd/coredump/* /var/lib/apport/coredump/* /var/lib/wtmpdb/* /var/lib/lastlog/* \
+    /var/lib/update-notifier/updates-available /var/lib/update-notifier/release-upgrade-available
 find /var/log -type f -size +0 | while read -r log; do
     placed "$log" || truncate -s 0 "$log"
 done
 drop /tmp/* /tmp/.[!.]* /var/tmp/* /root/.cache /home/*/.cache
-drop /root/.bash_history /home/*/.bash_history /root/.lesshst /root/.wget-hsts /home/*/.lesshst /home/*/.wget-hsts \
-    /root/.viminfo /home/*/.viminfo /root/.python_history /home/*/.python_history \
-    /home/*/.sudo_as_admin_successful
+find /root /home -xdev -maxdepth 2 \( -name '.*_history' -o -name .lesshst -o -name .viminfo -o -name .wget-hsts \
+    -o -name .sudo_as_admin_successful \) | while read -r history; do
+    drop "$history"
+done
 drop /etc/passwd- /etc/group- /etc/shadow- /etc/gshadow- /etc/subuid- /etc/subgid- /etc/.pwd.lock
 drop /var/lib/dhcp/* /var/lib/NetworkManager/*.lease /var/lib/systemd/timers/* /var/lib/sudo/* /run/sudo/ts/*
 # cloud-init makes folders for keys that nobody gave; keys stay, for only the class can have placed them.
