@@ -11,8 +11,10 @@ there() { # which of these exist
         { [ ! -e "$path" ] && [ ! -L "$path" ]; } || echo "$path"
     done | lines
 }
-# Which of these were there before this start: the kernel makes /dev/null before anything else.
-older() { find "$@" -type f -size +0 ! -cnewer /dev/null 2> /dev/null | sort | lines; }
+# Which of these were there before the kernel started? By the inode's own time, which nobody can set. (/dev/null and
+# its like tell a later one: udev renews them.)
+started=@$(($(sed -n 's/^btime //p' /proc/stat) - 1))
+older() { find "$@" -type f -size +0 ! -newerct "$started" 2> /dev/null | sort | lines; }
 
 # shellcheck source=/dev/null
 say system "$(. /etc/os-release && echo "$PRETTY_NAME")"
@@ -90,9 +92,9 @@ say crashes "$(there /var/crash/* /var/lib/systemd/coredump/* /var/lib/apport/co
 say log-bytes "$(du -s -B1 /var/log | cut -f1)"
 say older-logs "$(older /var/log /var/lib/wtmpdb /var/lib/lastlog)"
 say histories "$(find /root /home -xdev -maxdepth 2 \( -name '.*_history' -o -name .lesshst -o -name .viminfo \
-    -o -name .wget-hsts -o -name .cache \) ! -cnewer /dev/null 2> /dev/null | sort | lines)"
+    -o -name .wget-hsts -o -name .cache \) ! -newerct "$started" 2> /dev/null | sort | lines)"
 say leases "$(older /var/lib/dhcp /var/lib/NetworkManager; there /etc/udev/rules.d/70-persistent-net.rules)"
-say temporary "$(find /tmp /var/tmp -mindepth 1 -maxdepth 1 ! -cnewer /dev/null 2> /dev/null | sort | lines)"
+say temporary "$(find /tmp /var/tmp -mindepth 1 -maxdepth 1 ! -newerct "$started" 2> /dev/null | sort | lines)"
 say apt-lists "$(older /var/lib/apt/lists /var/cache/apt/archives)"
 say apt-leftovers "$(there /etc/apt/sources.list.curtin.old /etc/apt/sources.list.d/*.curtin.*)"
 say apt-proxy "$(there /etc/apt/apt.conf.d/90curtin-aptproxy)"
