@@ -6,7 +6,6 @@ import dataclasses
 import json
 import re
 import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +17,6 @@ from builder.cli_class import (
     FILE,
     FOLDER,
     MACHINE,
-    PASSWORDS,
-    password_of,
     render_command,
     schema_command,
     unfinished,
@@ -27,15 +24,14 @@ from builder.cli_class import (
     wanted_of,
 )
 from builder.cli_media import MEDIUM, medium_of
-from builder.errors import HostError, UsageError, VerificationError
+from builder.cli_verify import ACCEL, CPUS, MEMORY, verify_command
+from builder.errors import HostError, UsageError
 from builder.events import Note, silent
-from builder.image.facts import Check
+from builder.image.strangers import LEVELS
 from builder.install.saved import explain_saved
-from builder.leftovers import scratch
 from builder.media.image import inspect
 from builder.reach import settled
 from builder.rehearsal.build import rehearsal_iso
-from builder.spec import Spec, User
 from builder.store import cache_folder
 from builder.story import IsoJob, Job
 from builder.talk import talking
@@ -47,12 +43,6 @@ if TYPE_CHECKING:
 
     from builder.media.changes import Change
     from builder.ui import Ui
-
-ACCEL = click.option(
-    "--accel", type=click.Choice(["auto", "kvm", "hvf", "whpx", "tcg"]), default="auto", show_default=True
-)
-MEMORY = click.option("--memory", type=click.IntRange(512), default=4096, show_default=True, help="MiB for the guest.")
-CPUS = click.option("--cpus", type=click.IntRange(1), default=2, show_default=True, help="The guest's processors.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -66,6 +56,7 @@ cli.add_command(cli_media.cache_group)
 cli.add_command(render_command)
 cli.add_command(validate_command)
 cli.add_command(schema_command)
+cli.add_command(verify_command)
 
 
 @cli.command()
@@ -78,6 +69,13 @@ cli.add_command(schema_command)
 @CPUS
 @click.option("--timeout", type=click.FloatRange(min=1), metavar="SECONDS", help="Longest install.")
 @click.option("--stall-timeout", type=click.FloatRange(min=1), metavar="SECONDS", help="Longest silence.")
+@click.option(
+    "--prove",
+    type=click.Choice(LEVELS),
+    default="quick",
+    show_default=True,
+    help="Boot the image once, or on every kind of disk, card and firmware.",
+)
 @click.option("--force", is_flag=True, help="Replace an image of that name, once the new one is whole.")
 @click.option("--keep", is_flag=True, help="After a failure keep the disk with the evidence.")
 @click.option("--console", is_flag=True, help="Show the guest's serial console as it comes.")
@@ -112,6 +110,7 @@ def image(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
             keep=given["keep"],
             install_seconds=given["timeout"],
             silent_seconds=given["stall_timeout"],
+            prove=given["prove"],
         )
         ui.result(str(pipeline.build_image(job, ui)))
 
@@ -190,44 +189,6 @@ def explain(ui: Ui, *, log: Path, as_json: bool) -> None:
             ui.result(f"{key + ':':9}{verdict[key]}")
     for row in verdict["lines"] or ():
         ui.result(f"  | {row}")
-
-
-@cli.command()
-@click.argument("image", type=FILE)
-@click.option("--user", default="ubuntu", show_default=True)
-@PASSWORDS
-@click.option("--arch", type=click.Choice(["amd64", "arm64"]), default="amd64", show_default=True)
-@click.option("--firmware", type=click.Choice(["bios", "uefi"]), default="bios", show_default=True)
-@ACCEL
-@MEMORY
-@CPUS
-@click.option("--console", is_flag=True, help="Show the guest's serial console as it comes.")
-@click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON.")
-@talking
-def verify(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
-    """Boot a throw-away overlay of an image and check it; exit 11 if it is not what it should be."""
-    path: Path = given["image"]
-    if not path.is_file():
-        raise UsageError(f"{path} is not there.", hint="Name a qcow2 image.")
-    size = pipeline.image_size(path)
-    user = User(given["user"], password=password_of(given) or User.password)
-    machine = {key: given[key] for key in ("firmware", "memory", "cpus")}
-    spec = Spec(name="verify", disk=size, user=user, swap=None, cloud_init="", firmware_budget=None, **machine)
-    with scratch(Path(tempfile.gettempdir()), "prebake-verify-", f"the proof of {path.name}") as work:
-        try:
-            done = pipeline.verify_image(path, spec, given["arch"], given["accel"], work=work, report=ui)
-        except VerificationError as error:
-            ui.error(error)
-            done = [Check("boots to a login", good=False, found=error.message)]
-    good = all(one.good for one in done)
-    if given["as_json"]:
-        rows = [{"check": one.name, "good": one.good, "found": one.found} for one in done]
-        ui.result(json.dumps({"good": good, "checks": rows}, indent=2))
-    else:
-        for one in done:
-            ui.result(str(one))
-    if not good:
-        sys.exit(VerificationError.exit_code)
 
 
 @cli.command("doctor")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from builder.autoinstall.render import Answers
     from builder.errors import PrebakeError
-    from builder.image.stages import Seen
+    from builder.image.prove import Proof, Seen
     from builder.media.image import Medium
     from builder.spec import Spec
     from builder.story import Job, Story
@@ -36,13 +36,13 @@ TEXTS = frozenset({".log", ".jsonl", ".json", ".txt"})
 
 
 def describe(
-    job: Job, medium: Medium, accelerator: str, info: disk.Info, *, seen: tuple[Seen, Seen], story: Story
+    job: Job, medium: Medium, accelerator: str, info: disk.Info, *, first: Seen, proof: Proof, story: Story
 ) -> dict[str, Any]:
-    """Return what the manifest says beyond Packer's: inputs, tools, times, sizes. Nothing secret.
+    """Return what the manifest says beyond Packer's: inputs, tools, times, sizes, what was proved. Nothing secret.
 
     A medium whose SHA-256 nobody had to know before is counted now, when it has been read anyway.
     """
-    first, again = seen
+    again = proof.first
     return {
         "version": __version__,
         "spec": public(job.spec),
@@ -59,6 +59,7 @@ def describe(
         "login_seconds": {"first": round(first.seconds, 1), "again": round(again.seconds, 1)},
         "image": {"virtual_size": info.size, "size": info.allocated, "compression": info.compression},
         "system": {key: again.facts.get(key) for key in ("system", "kernel", "firmware", "cmdline")},
+        "proved": proof.to_json(),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from builder import command, leftovers, runs
+from builder import leftovers, runs
 from builder.autoinstall.check import check
 from builder.boot import (
     answers_for,
@@ -19,7 +19,7 @@ from builder.boot import (
 )
 from builder.errors import HostError, InstallError, MachineError, StalledError, VerificationError
 from builder.events import Note
-from builder.image import stages
+from builder.image import intake, prove, stages
 from builder.install.patience import patience
 from builder.install.record import CONSOLE
 from builder.install.site import Site
@@ -40,10 +40,9 @@ if TYPE_CHECKING:
     from builder.autoinstall.own import OwnAnswers
     from builder.autoinstall.render import Answers
     from builder.events import Event, Reporter
-    from builder.image.facts import Check
     from builder.media.changes import Change
-    from builder.spec import Spec
     from builder.story import IsoJob, Job
+    from builder.vm.qemu import MachineSpec
 
 TELLING = (InstallError, StalledError, MachineError, VerificationError)
 """Failures whose evidence is worth keeping."""
@@ -103,10 +102,11 @@ def _build(job: Job, report: Pace) -> Path:
                 image = work / "result" / job.image.name
                 info = stages.compact(target, image, report)
             with story.stage("prove", "Proving the image"):
-                again, done = stages.prove(image, machine, job.spec, site, machine_id=seen.facts["machine-id"])
-                stages.refuse_bad(done)
+                plan = prove.Plan(job.prove, firmwares_of(image, machine, job.prove), seen.facts["machine-id"])
+                proof = prove.prove(image, machine, job.spec, site, plan)
+                proof.refuse_bad()
             with story.stage("publish", "Writing manifest and checksums"):
-                details = describe(job, medium, probe.name, info, seen=(seen, again), story=story)
+                details = describe(job, medium, probe.name, info, first=seen, proof=proof, story=story)
                 finish_logs(job, logs, answers.secrets)
                 publish(job, medium, image, details)
                 deliver(work / "result", job.target, force=job.force)
@@ -118,6 +118,13 @@ def _build(job: Job, report: Pace) -> Path:
                 keep_evidence(job, work, answers, story, error)
             raise
     return job.image
+
+
+def firmwares_of(image: Path, machine: MachineSpec, level: str) -> tuple[str, ...]:
+    """Return what an image is proved under: what it was installed under and, on the level "full", all it claims."""
+    installed = "bios" if machine.firmware is None else "uefi"
+    claimed = intake.look(image).table.firmwares if level == "full" else ()
+    return tuple(dict.fromkeys((installed, *(one for one in claimed if machine.arch == "amd64"))))
 
 
 def write_remastered_iso(job: IsoJob, target: Path, report: Reporter, *, force: bool) -> Path:
@@ -160,32 +167,3 @@ def copy_whole(source: Path, target: Path, report: Reporter) -> None:
     """Copy a medium as it is; it appears at ``target`` when it is whole."""
     target.parent.mkdir(parents=True, exist_ok=True)
     write_iso(source, Patch(source.stat().st_size, ()), target, report)
-
-
-def image_size(image: Path) -> int:
-    """Return the size of the disk in an image of any format, in bytes.
-
-    Raises VerificationError if it is none; any file can be read as a raw disk, but not any has a boot sector.
-    """
-    try:
-        info = disk.info(image)
-    except command.CommandError as error:
-        raise VerificationError(f"{image} is no disk image. {error.message}") from error
-    with image.open("rb") as stream:
-        if info.format == "raw" and stream.read(512)[510:] != b"\x55\xaa":
-            raise VerificationError(f"{image} is no disk image: it has neither a known format nor a boot sector.")
-    return info.size
-
-
-def verify_image(image: Path, spec: Spec, arch: str, accelerator: str, *, work: Path, report: Reporter) -> list[Check]:
-    """Boot a throw-away overlay of any image and look at it; ``work`` takes what is thrown away.
-
-    Raises VerificationError if it does not come up.
-    """
-    leftovers.tell(report)
-    probe = accel.choose(accelerator, arch, report)
-    machine = plain_machine(spec, arch, probe.name, work)
-    site = Site(work, work / "logs", patience(probe.speed), report)
-    site.logs.mkdir()
-    _, done = stages.prove(image, machine, spec, site)
-    return done

@@ -54,6 +54,7 @@ class Kind:
     snaps: int
     commands: int
     cpus: int
+    prove: str = "quick"
 
     @property
     def family(self) -> tuple[str, str, str]:
@@ -107,6 +108,7 @@ def kind_of(job: Job, medium: Medium, accelerator: str) -> Kind:
         snaps=len(spec.content.snaps),
         commands=len(spec.content.commands),
         cpus=spec.cpus,
+        prove=job.prove,
     )
 
 

@@ -25,7 +25,7 @@ class Job:
     """One image to make: what, from which ISO, where to, and how.
 
     ``release`` and ``arch`` are what was asked for, if it was; ``own`` are an instructor's own answers; ``folders``
-    hold templates that go before ours.
+    hold templates that go before ours; ``prove`` is how much of the image is proved, "quick" or "full".
     """
 
     spec: Spec
@@ -41,6 +41,7 @@ class Job:
     keep: bool = False
     install_seconds: float | None = None
     silent_seconds: float | None = None
+    prove: str = "quick"
 
     @property
     def target(self) -> Path:

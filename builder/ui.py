@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 SHAPE = "{percentage:3.0f}%|{bar:24}| {elapsed}{postfix} {desc}"
 WEIGHTS = {"medium": 2, "remaster": 2, "install": 50, "settle": 22, "compact": 4, "prove": 18, "publish": 2}
 """The parts of a build that its stages take, in percent: what the bar is drawn by if nothing is learned."""
+ALONE = {"verify": 100}
+"""The same for what is done alone."""
 OFTEN = 5.0
 """Seconds between two JSON lines about the time that is left, unless a phase begins."""
 PACE = 30.0
@@ -174,7 +176,7 @@ class Ui:
         if isinstance(event, StageStarted):
             if self._moving is not None:
                 self.close()
-            self._weight = WEIGHTS.get(event.stage, 0)
+            self._weight = WEIGHTS.get(event.stage, ALONE.get(event.stage, 0))
             if self._bars and self._bar is None:
                 self._bar = tqdm(total=100, bar_format=SHAPE, file=sys.stderr, leave=False, dynamic_ncols=True)
             self._move(0.0, event.title)

@@ -53,15 +53,27 @@ GONE: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at: whether it is good, and what was found."""
+    """One thing looked at: whether it is good, and what was found.
+
+    What is not ``required`` of an image is only worth knowing. ``boot`` names the boot it was looked at in; what is
+    seen without one has none.
+    """
 
     name: str
     good: bool
     found: str
+    required: bool = True
+    boot: str = ""
+
+    @property
+    def wrong(self) -> bool:
+        """Whether the image fails for it."""
+        return self.required and not self.good
 
     def __str__(self) -> str:
         """Return it as a line for a person."""
-        return f"{'ok' if self.good else 'WRONG':5}  {self.name}: {self.found}"
+        word = "ok" if self.good else "WRONG" if self.required else "note"
+        return f"{word:5}  {self.name}: {self.found}"
 
 
 def parse(output: str) -> dict[str, str]:

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 from builder.errors import InstallError, MachineError, PrebakeError, StalledError
 from builder.events import ConsoleOutput, Phase
 from builder.image.facts import parse
+from builder.image.mute import unanswered
 from builder.image.shell import RootShell
 from builder.install.watch import ENDING, disk_trouble
 from builder.resources import templates
+from builder.vm import screen
 from builder.vm.machine import Machine
 from builder.vm.qemu import Disk, MachineSpec
 from builder.vm.serial import LineClosedError, SerialLine
@@ -104,9 +106,11 @@ def session(spec: MachineSpec, name: str, user: User, site: Site) -> Iterator[Se
     with record.open("wb") as out, Machine(spec) as machine:
         line = SerialLine(machine.serial, out, heard)
         shell = RootShell(line, user=user.name, password=user.password)
+        asked = False
         try:
             report(Phase("boot", "Booting the installed system", 0.0))
             seconds = shell.log_in(first_seconds=limits.first, boot_seconds=limits.boot, seconds=limits.answer)
+            asked = True
             report(Phase("login", f"Logged in as {user.name}", 0.6))
             shell.must(["mkdir", "-m", "0700", "-p", SCRIPTS], seconds=limits.answer)
             shell.must(["tar", "-xf", DEVICE, "-C", SCRIPTS, "--exclude=*/*"], seconds=limits.answer)
@@ -123,6 +127,9 @@ def session(spec: MachineSpec, name: str, user: User, site: Site) -> Iterator[Se
                     hint="Was it killed for lack of memory? `dmesg` tells; a smaller machine: --memory.",
                     console=line.tail(),
                 ) from error
+            shown, picture = screen.text(machine), None
             with contextlib.suppress(MachineError):
-                machine.screendump(record.with_suffix(".png"))
+                picture = machine.screendump(record.with_suffix(".png"))
+            if isinstance(error, StalledError) and not asked:
+                raise unanswered(error, line.tail(), shown, picture) from error
             raise

@@ -31,6 +31,14 @@ TROUBLE = (
     (rb"You are in emergency mode[^\r\n]*", "systemd gave up and went into emergency mode"),
     (rb"No bootable device[^\r\n]*", "the firmware found nothing to boot"),
 )
+STARTING = (
+    (
+        rb"Please (?:unlock|enter passphrase for) disk[^\r\n]*|Enter passphrase for (?:hd\d|/dev/)[^\r\n]*",
+        "its disk is encrypted, and the boot asks for the passphrase",
+    ),
+    (rb"BdsDxe: No bootable option[^\r\n]*|\bShell> ?$", "the UEFI firmware found nothing to boot"),
+)
+"""Trouble that is told from words which later may be anybody's."""
 LOGIN_TRIES = 5
 QUIET = 0.5
 """Seconds between a question for the password and the answer: the echo is switched off after the question."""
@@ -69,7 +77,7 @@ class RootShell:
         """
         begun = time.monotonic()
         self._wait([rb"(?s)."], first_seconds, "A single word from the disk's boot loader, kernel or system")
-        self._wait([LOGIN], boot_seconds, "The login prompt")
+        self._wait([LOGIN], boot_seconds, "The login prompt", (*STARTING, *TROUBLE))
         waited = time.monotonic() - begun
         for _ in range(LOGIN_TRIES):
             self._line.send(self._user)
@@ -96,6 +104,7 @@ class RootShell:
         asked, mark = f"ask-{self._mark}".encode(), self._mark
         self._line.send(
             f" export HISTFILE=; stty -echo; echo 'ask-''{mark}'; IFS= read -r secret; "
+            '[ "$(id -u)" = 0 ] && exec env HISTFILE= PS1= PS2= LC_ALL=C.UTF-8 /bin/sh; '
             f"printf '%s\\n' \"$secret\" | sudo -S -p '' -v 2>&1 || echo 'no-''{mark}'; unset secret; "
             "exec sudo -n env HISTFILE= PS1= PS2= LC_ALL=C.UTF-8 /bin/sh"
         )
@@ -103,7 +112,12 @@ class RootShell:
         self._line.send(self._password)
         ready = [f"ready-{mark}".encode(), f"no-{mark}".encode()]
         if self._nudged(f"stty -echo; cd /; echo 'ready-''{mark}'", ready, seconds, "The root shell"):
-            raise InstallError(f"The user {self._user} may not become root.", console=self._line.tail(TAIL))
+            raise InstallError(
+                f"The user {self._user} may not become root with sudo and this password; what the system is can only "
+                "be seen by root.",
+                hint="Use a user who may, or root itself.",
+                console=self._line.tail(TAIL),
+            )
 
     def _nudged(self, line: str, patterns: Sequence[bytes], seconds: float, what: str) -> int:
         """Wait for a pattern; type ``line`` again and again until one comes.
@@ -145,9 +159,11 @@ class RootShell:
         """Ask the system to shut down; the machine's own word tells when it has."""
         self._line.send("exec systemctl poweroff")
 
-    def _wait(self, patterns: Sequence[bytes], seconds: float, what: str) -> tuple[int, re.Match[bytes], str]:
+    def _wait(
+        self, patterns: Sequence[bytes], seconds: float, what: str, trouble: Sequence[tuple[bytes, str]] = TROUBLE
+    ) -> tuple[int, re.Match[bytes], str]:
         try:
-            found, match, before = self._line.expect([*patterns, *(words for words, _ in TROUBLE)], seconds)
+            found, match, before = self._line.expect([*patterns, *(words for words, _ in trouble)], seconds)
         except LineSilentError:
             message = f"{what} did not come within {seconds:.0f} s."
             raise StalledError(message, console=self._line.tail(TAIL)) from None
@@ -155,6 +171,6 @@ class RootShell:
             message = f"The machine ended before this came: {what}."
             raise MachineError(message, console=self._line.tail(TAIL)) from None
         if found >= len(patterns):
-            said = TROUBLE[found - len(patterns)][1]
+            said = trouble[found - len(patterns)][1]
             raise InstallError(f"The system does not start: {said}.", console=self._line.tail(TAIL))
         return found, match, before

@@ -18,7 +18,7 @@ import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from builder import command
 from builder.events import Progress, silent
@@ -39,7 +39,10 @@ PERCENT = re.compile(rb"\(\s*(\d+(?:\.\d+)?)/100%\)")
 
 @dataclass(frozen=True)
 class Info:
-    """What an image is: ``size`` the guest sees, ``allocated`` is what it takes on the host."""
+    """What an image is: ``size`` the guest sees, ``allocated`` is what it takes on the host.
+
+    ``encrypted`` is an image that gives its content only to who has a key.
+    """
 
     format: str
     size: int
@@ -47,6 +50,7 @@ class Info:
     backing: str | None = None
     backing_format: str | None = None
     compression: str | None = None
+    encrypted: bool = False
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,19 @@ def info(path: Path, *, share: bool = False) -> Info:
     Raises CommandError if it is no image.
     """
     argv = ["qemu-img", "info", "--output=json", *(["-U"] if share else []), _absolute(path)]
-    told = json.loads(command.run(argv).stdout)
+    return _told(json.loads(command.run(argv).stdout))
+
+
+def chain(path: Path) -> list[Info]:
+    """Return what the image at ``path`` is, and after it each image behind it, which all have to be there.
+
+    Raises CommandError if one of them is no image, is missing, or is being written by another program.
+    """
+    argv = ["qemu-img", "info", "--backing-chain", "--output=json", _absolute(path)]
+    return [_told(one) for one in json.loads(command.run(argv).stdout)]
+
+
+def _told(told: dict[str, Any]) -> Info:
     special = told.get("format-specific", {}).get("data", {})
     return Info(
         format=told["format"],
@@ -163,6 +179,7 @@ def info(path: Path, *, share: bool = False) -> Info:
         backing=told.get("full-backing-filename", told.get("backing-filename")),
         backing_format=told.get("backing-filename-format"),
         compression=special.get("compression-type"),
+        encrypted=bool(told.get("encrypted")) or told["format"] == "luks",
     )
 
 
@@ -172,6 +189,18 @@ def check(path: Path, form: str = "qcow2") -> Check:
     done = command.run(["qemu-img", "check", "--output=json", "-f", form, _absolute(path)], ok=(0, 2, 3))
     told = json.loads(done.stdout)
     return Check(told.get("corruptions", 0), told.get("leaks", 0), told.get("check-errors", 0))
+
+
+def head(path: Path, form: str, size: int) -> bytes:
+    """Return the first ``size`` bytes of the guest's disk, or all of a smaller one.
+
+    Raises CommandError if they cannot be read.
+    """
+    with scratch(Path(tempfile.gettempdir()), "prebake-", "the start of a disk") as folder:
+        out = folder / "head"
+        argv = ["qemu-img", "dd", "-f", form, "-O", "raw", "bs=512", f"count={-(-size // SECTOR)}"]
+        command.run([*argv, f"if={_absolute(path)}", f"of={out}"])
+        return out.read_bytes()
 
 
 def convert(

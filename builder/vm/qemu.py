@@ -73,11 +73,16 @@ class Disk:
 
 @dataclass(frozen=True)
 class Nic:
-    """A network card on QEMU's user-mode network; ``restrict`` keeps the guest from everything but DHCP."""
+    """A network card on QEMU's user-mode network; ``restrict`` keeps the guest from everything but DHCP.
+
+    ``model`` is QEMU's name of it, such as "e1000" or "vmxnet3"; ``slot`` is its place on the PCI bus, 1 to 30, from
+    which a guest makes the card's name; None leaves it to QEMU.
+    """
 
     model: str = "virtio-net-pci"
     mac: str | None = None
     restrict: bool = True
+    slot: int | None = None
 
 
 @dataclass(frozen=True)
@@ -208,7 +213,8 @@ def _network(nic: Nic | None) -> Iterator[str]:
         return
     yield from ("-netdev", f"user,id=net0,restrict={'on' if nic.restrict else 'off'}")
     mac = f",mac={nic.mac}" if nic.mac else ""
-    yield from ("-device", f"{nic.model},netdev=net0{mac},romfile=")
+    slot = "" if nic.slot is None else f",addr={nic.slot:#x}"
+    yield from ("-device", f"{nic.model},netdev=net0{mac}{slot},romfile=")
 
 
 def _node(name: str, form: str, path: Path, *, read_only: bool) -> dict[str, object]:

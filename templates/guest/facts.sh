@@ -32,9 +32,9 @@ else
     say cloud-init "$(cloud-init status --wait 2> /dev/null | sed -n 's/^status: //p' | tail -n 1)"
 fi
 
-# DHCP may take a moment after the login prompt.
+# DHCP may take a moment after the login prompt, if there is a card.
 tries=0
-until ip -4 -o address show scope global | grep -q . || [ "$tries" -ge 20 ]; do
+until ip -4 -o address show scope global | grep -q . || [ "$tries" -ge 20 ] || ! ls -d /sys/class/net/e* > /dev/null 2>&1; do
     tries=$((tries + 1))
     sleep 1
 done
@@ -110,3 +110,23 @@ if command -v snap > /dev/null 2>&1; then
     fi
     say snap-leftovers "$(snap list --all 2> /dev/null | awk '/disabled/ { print $1 "_" $3 }' | lines)"
 fi
+
+# How long the boot stood still for the network, by the guest's own clock: what waits for it, and for how many seconds.
+waits() {
+    now=$(awk '{ printf "%d", $1 * 1000000 }' /proc/uptime)
+    for unit in $(systemctl list-units --all --plain --no-legend '*wait-online*' networking.service | awk '{ print $1 }'); do
+        systemctl show -p InactiveExitTimestampMonotonic -p ActiveEnterTimestampMonotonic \
+            -p InactiveEnterTimestampMonotonic "$unit" | awk -F= -v unit="$unit" -v now="$now" '
+            { at[$1] = $2 }
+            END {
+                begun = at["InactiveExitTimestampMonotonic"]; ended = at["ActiveEnterTimestampMonotonic"]
+                if (ended < begun) ended = at["InactiveEnterTimestampMonotonic"]
+                if (ended < begun) ended = now
+                if (begun > 0) printf "%s:%.1f\n", unit, (ended - begun) / 1000000
+            }'
+    done
+}
+say network-waits "$(waits | lines)"
+say host-key-prints "$(cat /etc/ssh/ssh_host_*.pub 2> /dev/null | awk '{ print $2 }' | while read -r key; do
+    printf '%s' "$key" | sha256sum | cut -c1-16
+done | lines)"
