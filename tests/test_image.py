@@ -19,10 +19,10 @@ from builder.command import run
 from builder.errors import HostError, InstallError, UsageError, VerificationError
 from builder.events import Note, silent
 from builder.image.facts import GONE, LISTS, Check, checks, parse, sealed_checks
+from builder.image.prove import refuse_bad
 from builder.image.seal import beside, freed, notes, trouble
 from builder.image.session import payload
 from builder.image.shell import LOGIN, PROMPT
-from builder.image.prove import refuse_bad
 from builder.image.stages import compact
 from builder.install.evidence import masked_typed, unpack_guest_logs
 from builder.install.patience import QUIET, patience

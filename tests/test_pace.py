@@ -426,7 +426,8 @@ def test_the_pipeline_learns_and_tells(tmp_path: Path, monkeypatch: pytest.Monke
     for name in ("replace", "disk", "install", "installer", "describe", "finish_logs", "publish", "deliver"):
         monkeypatch.setattr(pipeline, name, MagicMock())
     monkeypatch.setattr(pipeline, "inspect", lambda _path: medium)
-    monkeypatch.setattr(pipeline, "stages", MagicMock(prove=lambda *_, **__: (MagicMock(), [])))
+    for name in ("stages", "prove"):
+        monkeypatch.setattr(pipeline, name, MagicMock())
     chosen = SimpleNamespace(name="tcg", speed=1.0)
     monkeypatch.setattr(pipeline, "accel", SimpleNamespace(choose=lambda *_: chosen))
     job = Job(Spec("mine", network="offline"), Path("x.iso"), tmp_path / "output")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from builder.errors import UsageError
+from builder.image.strangers import GROUPS
 from builder.vm import disk, firmware
 from builder.vm.machine import Machine
 from builder.vm.qemu import Bus, Disk, Flash, MachineSpec, Nic, Port, argv, cpu, escape
@@ -129,6 +130,19 @@ def test_windows_keeps_its_interrupt_controller_out() -> None:
 
 
 @pytest.mark.parametrize(
+    ("nic", "device"),
+    [
+        (Nic("e1000", "00:1b:21:5a:7a:03", slot=19), "e1000,netdev=net0,mac=00:1b:21:5a:7a:03,addr=0x13,romfile="),
+        (Nic("vmxnet3", "00:50:56:1e:55:04", slot=22), "vmxnet3,netdev=net0,mac=00:50:56:1e:55:04,addr=0x16,romfile="),
+        (Nic(slot=10), "virtio-net-pci,netdev=net0,addr=0xa,romfile="),
+    ],
+)
+def test_a_card_of_another_model_in_another_slot(nic: Nic, device: str) -> None:
+    text = lines(argv(replace(INSTALL, nic=nic)))
+    assert f"-netdev user,id=net0,restrict=on\n-device {device}\n" in text
+
+
+@pytest.mark.parametrize(
     ("arch", "accel", "model"),
     [("amd64", "tcg", "qemu64"), ("amd64", "hvf", "host"), ("arm64", "kvm", "host"), ("arm64", "tcg", "cortex-a57")],
 )
@@ -181,6 +195,19 @@ def test_a_guest_boots_from_each_bus(tmp_path: Path, bus: Bus) -> None:
     with Machine(MachineSpec("t", "amd64", "tcg", 1, 64, disks=disks, display=False)) as guest:
         assert read(guest.serial, len(TEXT)) == TEXT
         assert guest.wait_shutdown(60).reason == "guest-reset"
+
+
+@pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="needs QEMU")
+def test_qemu_takes_every_strangers_machine(tmp_path: Path) -> None:
+    """SeaBIOS starts the boot sector from each of their disks, the card in its slot."""
+    path = tmp_path / "boot.raw"
+    path.write_bytes(boot_sector(RESET).ljust(4 << 20, b"\0"))
+    for stranger in (one for group in GROUPS for one in group):
+        disks = (Disk(path, "raw", bus=stranger.bus, boot=1, read_only=stranger.bus != "sata"),)
+        spec = MachineSpec("t", "amd64", "tcg", 1, 64, disks=disks, nic=stranger.card, display=False)
+        with Machine(spec) as guest:
+            assert read(guest.serial, len(TEXT)) == TEXT
+            assert guest.wait_shutdown(60).reason == "guest-reset"
 
 
 @pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="needs QEMU")

@@ -39,6 +39,8 @@ STARTING = (
     (rb"BdsDxe: No bootable option[^\r\n]*|\bShell> ?$", "the UEFI firmware found nothing to boot"),
 )
 """Trouble that is told from words which later may be anybody's."""
+ANYTHING = rb"(?s)(?=.)"
+"""The first byte, which is left where it is: it may begin words of trouble."""
 LOGIN_TRIES = 5
 QUIET = 0.5
 """Seconds between a question for the password and the answer: the echo is switched off after the question."""
@@ -76,7 +78,7 @@ class RootShell:
         ``seconds``, MachineError if the machine ends.
         """
         begun = time.monotonic()
-        self._wait([rb"(?s)."], first_seconds, "A single word from the disk's boot loader, kernel or system")
+        self._wait([ANYTHING], first_seconds, "A single word from the disk's boot loader, kernel or system")
         self._wait([LOGIN], boot_seconds, "The login prompt", (*STARTING, *TROUBLE))
         waited = time.monotonic() - begun
         for _ in range(LOGIN_TRIES):
