@@ -64,6 +64,8 @@ def test_it_ends_with_the_images_path_and_everything_beside_it(built: tuple[Path
     (row,) = told["builds"][0]["files"]
     assert row["sha256"] == hashlib.sha256(image.read_bytes()).hexdigest()
     assert set(told["prebake"]["seconds"]) >= {"medium", "remaster", "install", "settle", "compact", "prove"}
+    proved = told["prebake"]["proved"]
+    assert (proved["level"], [boot["boot"] for boot in proved["boots"]]) == ("quick", ["virtio"])
     origin = told["prebake"]["medium"]["origin"]
     assert origin["signature"] == "verified"
     assert origin["key"] == mirror.key().extract_certificate().fingerprint.upper()
@@ -152,11 +154,14 @@ def test_an_image_that_is_not_sealed_fails_its_proof(
         system.shell.must(["passwd", "-d", "root"], seconds=60)
         system.power_off()
     monkeypatch.setenv("CI", "true")
-    result = prebake("verify", spoiled, "--json")
+    result = prebake("verify", spoiled, "--json", "--strict", "--evidence", tmp_path / "evidence")
     assert result.code == 11, result.err
-    bad = {row["check"] for row in json.loads(result.out)["checks"] if not row["good"]}
+    told = json.loads(result.out)
+    bad = {row["check"] for row in told["checks"] if not row["good"]}
     shared = {"no secret of another system", "no logs of another system"}
     assert bad == {"no installer logs", "root has no password"} | shared
+    assert told["evidence"] == str(tmp_path / "evidence")
+    assert b"powercoders" not in (tmp_path / "evidence/proof.log").read_bytes()
 
 
 class Attempt:

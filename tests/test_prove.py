@@ -381,6 +381,7 @@ def test_what_the_screen_says_is_told(tmp_path: Path, heard: list[str], shown: l
         (b"Please unlock disk vda3_crypt: ", "encrypted"),
         (b"\r\nEnter passphrase for hd0,gpt2 (4c6a): ", "encrypted"),
         (b"Please enter passphrase for disk VBOX_HARDDISK (root): ", "encrypted"),
+        (b'BdsDxe: starting Boot0003 "EFI Internal Shell" from Fv(7CB8BDC9)\r\n', "UEFI firmware found nothing"),
         (b"BdsDxe: No bootable option or device was found.\r\n", "UEFI firmware found nothing"),
     ],
 )

@@ -36,7 +36,10 @@ STARTING = (
         rb"Please (?:unlock|enter passphrase for) disk[^\r\n]*|Enter passphrase for (?:hd\d|/dev/)[^\r\n]*",
         "its disk is encrypted, and the boot asks for the passphrase",
     ),
-    (rb"BdsDxe: No bootable option[^\r\n]*|\bShell> ?$", "the UEFI firmware found nothing to boot"),
+    (
+        rb'BdsDxe: (?:No bootable option|starting Boot\w+ "EFI Internal Shell")[^\r\n]*',
+        "the UEFI firmware found nothing to boot",
+    ),
 )
 """Trouble that is told from words which later may be anybody's."""
 ANYTHING = rb"(?s)(?=.)"

@@ -112,9 +112,15 @@ if command -v snap > /dev/null 2>&1; then
 fi
 
 # How long the boot stood still for the network, by the guest's own clock: what waits for it, and for how many seconds.
+# One that waits still is given the time to be too long.
 waits() {
-    now=$(awk '{ printf "%d", $1 * 1000000 }' /proc/uptime)
     for unit in $(systemctl list-units --all --plain --no-legend '*wait-online*' networking.service | awk '{ print $1 }'); do
+        tries=0
+        while [ "$(systemctl show -p ActiveState --value "$unit")" = activating ] && [ "$tries" -lt 40 ]; do
+            tries=$((tries + 1))
+            sleep 1
+        done
+        now=$(awk '{ printf "%d", $1 * 1000000 }' /proc/uptime)
         systemctl show -p InactiveExitTimestampMonotonic -p ActiveEnterTimestampMonotonic \
             -p InactiveEnterTimestampMonotonic "$unit" | awk -F= -v unit="$unit" -v now="$now" '
             { at[$1] = $2 }
