@@ -91,7 +91,9 @@ def _booted(asked: Asked, found: Found, report: Reporter) -> Verdict:
     ours = intake.manifest_beside(asked.image)
     spec = _spec(asked, found, ours)
     strict = asked.strict or ours is not None
-    report(Note(f"{asked.image.name} is {'prebake' if ours else 'not known to be prebake'}'s.", "debug"))
+    if ours is None and not asked.strict:
+        words = "No manifest of prebake's names this image: what is only prebake's way is told as a note."
+        report(Note(words))
     before = [Check("a whole image", good=True, found=f"{found.info.format}, {found.info.size} bytes"), _claims(found)]
     if found.leaks:
         before.append(Check("no lost clusters", good=False, found=f"{found.leaks} take room", required=strict))
@@ -131,8 +133,8 @@ def _patience(asked: Asked, usual: Patience) -> Patience:
 
 def _spec(asked: Asked, found: Found, ours: Mapping[str, Any] | None) -> Spec:
     """Return what the image has to be: what its manifest says of it, where prebake made it."""
-    told: Mapping[str, Any] = (ours or {}).get("prebake", {}).get("spec", {})
-    name = asked.user or str(told.get("user", {}).get("name") or User.name)
+    told = _part(_part(ours, "prebake"), "spec")
+    name = asked.user or str(_part(told, "user").get("name") or User.name)
     return Spec(
         name="verify",
         disk=found.info.size,
@@ -143,6 +145,12 @@ def _spec(asked: Asked, found: Found, ours: Mapping[str, Any] | None) -> Spec:
         ssh_server=bool(told.get("ssh_server", False)),
         whole_disk=bool(told.get("whole_disk", True)),
     )
+
+
+def _part(told: Mapping[str, Any] | None, key: str) -> Mapping[str, Any]:
+    """Return a part of a manifest; what is there may be anything."""
+    part = (told or {}).get(key)
+    return part if isinstance(part, dict) else {}
 
 
 def _kept(verdict: Verdict, asked: Asked, logs: Path, report: Reporter) -> Verdict:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import shutil
 import socket
 import struct
 import subprocess
+import threading
 import uuid
 from dataclasses import replace
 from types import SimpleNamespace
@@ -21,19 +23,21 @@ from unittest.mock import MagicMock
 import pytest
 
 from builder import pipeline
+from builder.cli_verify import as_rows, lines
 from builder.command import find, run
 from builder.errors import InstallError, StalledError, VerificationError
 from builder.events import Phase, silent
 from builder.image import expect, intake, prove, table
 from builder.image.facts import Check, parse
 from builder.image.mute import unanswered
-from builder.image.shell import RootShell
+from builder.image.shell import Outcome, RootShell
 from builder.image.strangers import FIRST, GROUPS, GROWN, chosen
 from builder.install.patience import patience
 from builder.install.site import Site
 from builder.publish.manifest import manifest, write_manifest
 from builder.spec import GIB, Spec, User
 from builder.story import Job
+from builder.verify import Verdict
 from builder.vm import disk
 from builder.vm.qemu import MachineSpec
 from builder.vm.serial import SerialLine
@@ -394,6 +398,54 @@ def test_a_boot_that_asks_for_a_passphrase_is_told_at_once(said: bytes, words: s
             shell.log_in(first_seconds=5, boot_seconds=5, seconds=5)
 
 
+def test_a_user_who_may_not_become_root_is_told() -> None:
+    """The other side is a thread that answers as a system would."""
+    ours, theirs = socket.socketpair()
+
+    def system() -> None:
+        with theirs, theirs.makefile("rb") as typed:
+            theirs.sendall(b"\r\nvm login: ")
+            typed.readline()
+            theirs.sendall(b"Password: ")
+            typed.readline()
+            theirs.sendall(b"ann@vm:~$ ")
+            line = typed.readline().decode()
+            mark = line.partition("'ask-''")[2].partition("'")[0]
+            theirs.sendall(f"ask-{mark}\r\n".encode())
+            typed.readline()
+            theirs.sendall(f"no-{mark}\r\n".encode())
+            typed.read()
+
+    answering = threading.Thread(target=system)
+    answering.start()
+    with ours:
+        shell = RootShell(SerialLine(ours, io.BytesIO(), lambda _: None), user="ann", password="x")
+        with pytest.raises(InstallError, match="ann may not become root with sudo") as caught:
+            shell.log_in(first_seconds=5, boot_seconds=5, seconds=5)
+    answering.join()
+    assert caught.value.hint
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="is root")
+def test_root_itself_needs_no_sudo() -> None:
+    ours, theirs = socket.socketpair()
+    with (
+        theirs,
+        ours,
+        subprocess.Popen(
+            [find("sh")],
+            stdin=theirs.fileno(),
+            stdout=theirs.fileno(),
+            stderr=theirs.fileno(),
+            env={"PATH": "/nowhere:/usr/bin:/bin"},
+        ) as guest,
+    ):
+        shell = RootShell(SerialLine(ours, io.BytesIO(), lambda _: None), user="root", password="x")
+        shell._become_root(10)
+        assert shell.run("id -u", seconds=10) == Outcome(0, "0\n")
+        guest.kill()
+
+
 # Bad images, made here, through the command
 
 
@@ -558,3 +610,31 @@ def test_the_manifest_beside_an_image_says_whose_it_is(place: Path, whole: Path)
     for text in ("", "[]", '{"builds": 3}', '{"builds": [{"files": [{"name": "image.qcow2"}]}]}'):
         (place / "manifest.json").write_text(text)
         assert intake.manifest_beside(whole) is None
+
+
+def test_a_verdict_is_told_by_boot() -> None:
+    checks = (
+        Check("a whole image", good=True, found="qcow2"),
+        Check("network", good=True, found="10.0.2.15/24", boot="virtio"),
+        Check("no SSH server", good=False, found="present", required=False, boot="virtio"),
+        Check("clones differ", good=True, found="a and b", boot="side by side"),
+    )
+    verdict = Verdict(checks, machines={"virtio": FIRST.title})
+    assert verdict.good
+    assert list(lines(verdict)) == [
+        "ok     a whole image: qcow2",
+        "virtio: virtio disk, network card virtio, BIOS",
+        "  ok     network: 10.0.2.15/24",
+        "  note   no SSH server: present",
+        "side by side",
+        "  ok     clones differ: a and b",
+    ]
+    bad = replace(verdict, checks=(*checks, Check("user", good=False, found="", boot="virtio")))
+    assert not bad.good
+    assert as_rows(bad)["checks"][-1] == {
+        "boot": "virtio",
+        "check": "user",
+        "good": False,
+        "required": True,
+        "found": "",
+    }

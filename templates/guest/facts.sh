@@ -32,9 +32,10 @@ else
     say cloud-init "$(cloud-init status --wait 2> /dev/null | sed -n 's/^status: //p' | tail -n 1)"
 fi
 
-# DHCP may take a moment after the login prompt, if there is a card.
+# DHCP may take a moment after the login prompt; a card that is not there after five seconds does not come.
+card() { [ -n "$(find /sys/class/net -name 'e*')" ]; }
 tries=0
-until ip -4 -o address show scope global | grep -q . || [ "$tries" -ge 20 ] || ! ls -d /sys/class/net/e* > /dev/null 2>&1; do
+until ip -4 -o address show scope global | grep -q . || [ "$tries" -ge 20 ] || { [ "$tries" -ge 5 ] && ! card; }; do
     tries=$((tries + 1))
     sleep 1
 done
