@@ -39,7 +39,7 @@ from builder.spec import GIB, Spec, User
 from builder.story import Job
 from builder.verify import Verdict
 from builder.vm import disk
-from builder.vm.qemu import MachineSpec
+from builder.vm.qemu import Flash, MachineSpec
 from builder.vm.serial import SerialLine
 from tests.command_line import inside
 from tests.test_image import GOOD
@@ -353,6 +353,20 @@ def test_a_build_with_a_bad_proof_publishes_nothing(tmp_path: Path, monkeypatch:
         pipeline.build_image(job, silent)
     assert not before.exists()
     assert kept.call_count == 1
+
+
+def test_a_build_is_proved_under_what_it_was_installed_under_and_in_full_under_all_it_claims(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = SimpleNamespace(table=table.Table("gpt", ("bios", "uefi")))
+    monkeypatch.setattr(intake, "look", lambda _image: found)
+    machine = MachineSpec("t", "amd64", "tcg", 2, 4096)
+    flash = Flash(tmp_path / "code", tmp_path / "variables")
+    image = tmp_path / "image"
+    assert pipeline.firmwares_of(image, machine, "quick") == ("bios",)
+    assert pipeline.firmwares_of(image, machine, "full") == ("bios", "uefi")
+    assert pipeline.firmwares_of(image, replace(machine, firmware=flash), "full") == ("uefi", "bios")
+    assert pipeline.firmwares_of(image, replace(machine, firmware=flash, arch="arm64"), "full") == ("uefi",)
 
 
 # What a machine without a login on its serial port does instead
