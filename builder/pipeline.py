@@ -110,11 +110,8 @@ def _build(job: Job, report: Pace) -> Path:
                 finish_logs(job, logs, answers.secrets)
                 publish(job, medium, image, details)
                 deliver(work / "result", job.target, force=job.force)
-        except TELLING as error:
-            keep_evidence(job, work, answers, story, error)
-            raise
-        except HostError as error:
-            if (logs / CONSOLE).exists():  # before the machine ran there is nothing to tell
+        except (*TELLING, HostError) as error:
+            if isinstance(error, TELLING) or (logs / CONSOLE).exists():  # before a machine ran a host has told all
                 keep_evidence(job, work, answers, story, error)
             raise
     return job.image

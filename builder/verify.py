@@ -144,6 +144,9 @@ def _spec(asked: Asked, found: Found, ours: Mapping[str, Any] | None) -> Spec:
         netplan={} if told.get("netplan") else None,
         ssh_server=bool(told.get("ssh_server", False)),
         whole_disk=bool(told.get("whole_disk", True)),
+        swap=told.get("swap") if isinstance(told.get("swap"), int) else None,
+        cloud_init=str(told.get("cloud_init") or ""),
+        firmware_budget=told.get("firmware_budget") if isinstance(told.get("firmware_budget"), int) else None,
     )
 
 

@@ -26,6 +26,7 @@ from builder.autoinstall import render
 from builder.cli import main
 from builder.command import run
 from builder.install import watch
+from builder.vm import disk
 from tests.command_line import environment
 from tests.journey import CLASSES
 
@@ -40,7 +41,7 @@ GIB = 1 << 30
 class Failure:
     """One way to fail.
 
-    ``what`` is for people. ``sections`` go into the answers, ``keys`` into the class file, ``patch`` makes prebake
+    ``what`` is for people. ``sections`` go into the answers, ``patch`` makes prebake
     itself do what it never does, ``iso`` makes a bad copy of the medium, ``small`` is the size of the disk of this
     host in MiB. ``sign`` fits the first line of the record that shows the failure; without it the last line is it.
     ``code`` is the exit code, ``words`` what the error must say, ``slug`` the cause in the verdict.
@@ -52,7 +53,6 @@ class Failure:
     slug: str | None = None
     sign: str = ""
     sections: dict[str, Any] = field(default_factory=dict)
-    keys: dict[str, Any] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()
     patch: Callable[[], None] | None = None
     iso: Callable[[Path, Path], None] | None = None
@@ -124,6 +124,10 @@ def _other_storage(found: dict[str, Any]) -> None:
             {"id": "m", "type": "mount", "device": "f", "path": "/"},
         ]
     }
+
+
+def _small_disk(plain: Any, path: Path, size: int | None, **more: Any) -> None:
+    plain(path, None if size is None else min(size, GIB // 2), **more)
 
 
 def _no_disk(plain: Any, *given: Any) -> Any:
@@ -240,7 +244,7 @@ FAILURES: dict[str, Failure] = {
         ("Unable to locate package no-such-package",),
         "no-such-package",
         "exit status 100",
-        sections={"packages": ["no-such-package"]},
+        patch=_answers(lambda found: found.update(packages=["no-such-package"])),
     ),
     "disk too small": Failure(
         "the disk is too small (and prebake does not look first)",
@@ -248,8 +252,7 @@ FAILURES: dict[str, Failure] = {
         ("No space left on device",),
         "disk-full",
         "install_fail",
-        keys={"disk": "512M"},
-        patch=_wrap(pipeline, "check_layout", lambda *_: None),
+        patch=_wrap(disk, "create", _small_disk),
     ),
     "no disk": Failure(
         "the machine has no disk",
@@ -356,7 +359,7 @@ def _small(folder: Path, size: int) -> Iterator[None]:
 def fail(name: str, iso: Path, folder: Path) -> Seen:
     """Provoke one failure in ``folder``, with the command a person types, and return how it ended."""
     failure = FAILURES[name]
-    told = {"extends": str(CLASSES / "plain.yaml"), "name": "x", **failure.keys}
+    told: dict[str, Any] = {"extends": str(CLASSES / "plain.yaml"), "name": "x"}
     if failure.sections:
         told["autoinstall"] = failure.sections
     (folder / "class.yaml").write_text(yaml.safe_dump(told))

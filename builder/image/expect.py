@@ -30,7 +30,7 @@ def seen(
     """Look at a system on a stranger's machine. What is prebake's own way is required only if ``strict``."""
     without = (CROWDED if stranger.card is None else frozenset()) | (NOT_GROWN if stranger.grown else frozenset())
     larger = replace(spec, disk=spec.disk + stranger.grown)
-    for check in (*checks(facts, larger), *sealed_checks(facts, machine_id)):
+    for check in (*checks(facts, larger), *sealed_checks(facts, machine_id, larger)):
         if check.name not in without:
             general = check.name in GENERAL or check.name == f"user {spec.user.name}"
             yield replace(check, required=check.required and (strict or general))

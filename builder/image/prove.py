@@ -10,6 +10,7 @@ from builder.events import Phase
 from builder.image import expect, strangers
 from builder.image.facts import Check
 from builder.image.provision import lists, proof
+from builder.image.seal import freed
 from builder.image.session import payload_disk, session
 from builder.vm import disk, firmware
 from builder.vm.qemu import Disk
@@ -207,6 +208,7 @@ class _Prover:
             Check(expect.LOGIN, good=True, found=f"after {system.seconds:.0f} s"),
             *expect.seen(stranger, facts, self._spec, plan.machine_id, strict=plan.strict),
             *proof(system, self._spec.content),
+            replace(freed(facts, self._info), required=plan.strict),
         ]
         seen = Seen(facts, system.seconds)
         self.done.boots.append(Boot(stranger, seen, tuple(expect.named(stranger.name, found))))

@@ -8,6 +8,7 @@ https://docs.asciinema.org/manual/asciicast/v2/) comes a recording that plays.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import dataclasses
 import json
 import re
@@ -54,12 +55,14 @@ class Record:
 
     def __exit__(self, *_: object) -> None:
         for file in (self.console, self._times, self._events):
-            file.close()
+            with contextlib.suppress(OSError):
+                file.close()
 
     def came(self, size: int) -> None:
         """Take note that so many bytes of the console came now."""
-        self._times.write(f"{self.clock.seconds():.3f} {size}\n")
-        self._times.flush()
+        with contextlib.suppress(OSError):  # as the serial line does
+            self._times.write(f"{self.clock.seconds():.3f} {size}\n")
+            self._times.flush()
 
     def tell(self, events: Iterable[ConsoleEvent]) -> None:
         """Take what the console said; plain lines are in the console anyway."""
@@ -70,8 +73,9 @@ class Record:
     def note(self, event: str, more: dict[str, Any], at: float | None = None) -> None:
         """Take something else that happened, now or ``at`` (s)."""
         row = {"t": round(self.clock.seconds() if at is None else at, 3), "event": event, **more}
-        self._events.write(json.dumps(row) + "\n")
-        self._events.flush()
+        with contextlib.suppress(OSError):
+            self._events.write(json.dumps(row) + "\n")
+            self._events.flush()
 
 
 def name_of(event: ConsoleEvent) -> str:

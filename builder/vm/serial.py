@@ -82,8 +82,9 @@ class SerialLine:
         self._recent += data
         if len(self._recent) > 2 * WINDOW:  # not at every byte that comes
             del self._recent[:-WINDOW]
-        self._record.write(data)
-        self._record.flush()
+        with contextlib.suppress(OSError):  # a full disk costs the record, and is told by who needs the disk
+            self._record.write(data)
+            self._record.flush()
         self._heard(data)
 
     def tail(self, lines: int = 20) -> list[str]:
