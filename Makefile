@@ -53,7 +53,7 @@ doctor: $(READY)
 test: host-test
 	@$(MAKE) --no-print-directory $(READY)
 	$(VENV)/bin/pytest -m "not boot" -q -n auto --dist worksteal
-	$(VENV)/bin/pytest -m boot -v -n 2 --dist loadgroup
+	$(VENV)/bin/pytest -m boot -v -n 2 --dist loadfile
 
 test-fast: host-test
 	@$(MAKE) --no-print-directory $(READY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from builder.events import silent
 from builder.rehearsal.build import rehearsal_iso
-from builder.store import cache_folder
+from builder.store import cache_folder, locked
 from tests import mirror
 from tests.command_line import environment
 from tests.journey import CLASSES, NAMES, published, readable
@@ -20,18 +21,6 @@ from tests.journey import CLASSES, NAMES, published, readable
 def pytest_xdist_auto_num_workers() -> int:
     """Return one and a half workers per processor: many tests wait for a program or a server."""
     return max((os.cpu_count() or 1) * 3 // 2, 1)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep boots that share something in one process; three such groups go side by side, two at a time."""
-    for item in items:
-        if item.get_closest_marker("boot"):
-            name = item.path.name
-            group = (
-                "failures" if name == "test_failures.py" else "journey" if name.startswith("test_journey") else "media"
-            )
-            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
@@ -44,9 +33,20 @@ def iso() -> Path:
 def built(iso: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
     """One image of the class `offline`: its path as printed, what was said to people, and what the process list showed.
 
-    The medium is fetched from a server on loopback, with a list signed by a test key.
+    The medium is fetched from a server on loopback, with a list signed by a test key. Processes that test side by side
+    share one image: the first to need it makes it, and the others wait.
     """
-    base = tmp_path_factory.mktemp("journey")
+    own = tmp_path_factory.getbasetemp()
+    base = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    told = base / "built.json"
+    with locked(base / "built.lock"):
+        if not told.exists():
+            told.write_text(json.dumps(_build(iso, base / "journey")))
+        path, text, processes = json.loads(told.read_text())
+    return Path(path), text, processes
+
+
+def _build(iso: Path, base: Path) -> tuple[str, str, str]:
     output = base / "output"
     seen: set[bytes] = set()
     env = environment({"XDG_CACHE_HOME": str(base / "cache")})
@@ -69,4 +69,4 @@ def built(iso: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, st
             text += line
             seen.update(path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if readable(path))
     assert process.returncode == 0, text
-    return Path(text.splitlines()[-1]), text, b"\n".join(seen).decode("utf-8", "replace")
+    return text.splitlines()[-1], text, b"\n".join(seen).decode("utf-8", "replace")
