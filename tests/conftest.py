@@ -47,6 +47,7 @@ def built(iso: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, st
 
 
 def _build(iso: Path, base: Path) -> tuple[str, str, str]:
+    base.mkdir()
     output = base / "output"
     seen: set[bytes] = set()
     env = environment({"XDG_CACHE_HOME": str(base / "cache")})
