@@ -126,8 +126,8 @@ def _other_storage(found: dict[str, Any]) -> None:
     }
 
 
-def _small_disk(plain: Any, path: Path, size: int | None, **more: Any) -> None:
-    plain(path, None if size is None else min(size, GIB // 2), **more)
+def _small_disk(plain: Any, path: Path, size: int | None, *given: Any, **more: Any) -> None:  # noqa: ANN401
+    plain(path, GIB // 2 if path.name == "disk.qcow2" else size, *given, **more)
 
 
 def _no_disk(plain: Any, *given: Any) -> Any:
