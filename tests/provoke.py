@@ -126,7 +126,7 @@ def _other_storage(found: dict[str, Any]) -> None:
     }
 
 
-def _small_disk(plain: Any, path: Path, size: int | None, *given: Any, **more: Any) -> None:  # noqa: ANN401
+def _small_disk(plain: Any, path: Path, size: int | None, *given: Any, **more: Any) -> None:
     plain(path, GIB // 2 if path.name == "disk.qcow2" else size, *given, **more)
 
 
