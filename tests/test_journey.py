@@ -158,8 +158,8 @@ def test_an_image_that_is_not_sealed_fails_its_proof(
     assert result.code == 11, result.err
     told = json.loads(result.out)
     bad = {row["check"] for row in told["checks"] if not row["good"]}
-    shared = {"no secret of another system", "no logs of another system"}
-    assert bad == {"no installer logs", "root has no password"} | shared
+    left = {"no secret of another system", "no backups of the passwords"}
+    assert bad == {"no installer logs", "root has no password"} | left
     assert told["evidence"] == str(tmp_path / "evidence")
     assert b"powercoders" not in (tmp_path / "evidence/proof.log").read_bytes()
 

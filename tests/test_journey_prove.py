@@ -19,8 +19,6 @@ pytestmark = [
     pytest.mark.timeout(1500),
     pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}"),
 ]
-GROWS = "the root grows with the disk"
-"""What an image whose system does not enlarge its own file system is told for, and nothing else."""
 
 
 def test_the_image_works_on_strangers_machines(built: tuple[Path, str, str], tmp_path: Path) -> None:
@@ -30,9 +28,8 @@ def test_the_image_works_on_strangers_machines(built: tuple[Path, str, str], tmp
     beside = sorted(image.parent.iterdir())
     result = prebake("verify", image, "--full", "--json", "--evidence", tmp_path / "evidence")
     told = json.loads(result.out)
-    bad = {row["check"] for row in told["checks"] if not row["good"]}
-    assert bad <= {GROWS}, result.err
-    assert result.code == (11 if bad else 0)
+    assert not {row["check"] for row in told["checks"] if not row["good"]}, result.err
+    assert result.code == 0
     assert list(told["boots"]) == ["virtio", "enlarged", "sata", "nvme", "scsi"]
     rows = {(row["boot"], row["check"]): row["found"] for row in told["checks"]}
     assert rows[None, "as its manifest says"]
