@@ -25,7 +25,7 @@ from builder import pipeline
 from builder.autoinstall import render
 from builder.cli import main
 from builder.command import run
-from builder.install import watch
+from builder.install import patience, watch
 from builder.vm import disk
 from tests.command_line import environment
 from tests.journey import CLASSES
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parent.parent
-GIB = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def _other_storage(found: dict[str, Any]) -> None:
 
 
 def _small_disk(plain: Any, path: Path, size: int | None, *given: Any, **more: Any) -> None:
-    plain(path, GIB // 2 if path.name == "disk.qcow2" else size, *given, **more)
+    plain(path, 300 << 20 if path.name == "disk.qcow2" else size, *given, **more)
 
 
 def _no_disk(plain: Any, *given: Any) -> Any:
@@ -142,6 +141,22 @@ def _little_memory(plain: Any, *given: Any) -> Any:
 def _hasty(plain: Any, *given: Any, **more: Any) -> Any:
     """Give up a guest that does nothing after a minute."""
     return replace(plain(*given, **more), still=20.0)
+
+
+@dataclass(frozen=True)
+class Brief(patience.Patience):
+    """Gives an early-command a short limit, as --stall-timeout does, and all before it the plain one."""
+
+    def silence(self, phase: str | None) -> float:
+        given = self if phase == "early-commands" else replace(self, silent=None)
+        return patience.Patience.silence(given, phase)
+
+    def idle(self, phase: str | None) -> float:
+        return self.silence(phase)
+
+
+def _brief(plain: Any, *given: Any, **more: Any) -> Any:
+    return Brief(**vars(plain(*given, **more)))
 
 
 def _killed_qemu(plain: Any, seen: watch.Watch) -> None:
@@ -309,6 +324,7 @@ FAILURES: dict[str, Failure] = {
         ("Nothing more came", "it rests", "--stall-timeout"),
         sections={"early-commands": ["sleep 100000"]},
         arguments=("--stall-timeout", "20"),
+        patch=_wrap(pipeline, "patience", _brief),
     ),
     "reboot loop": Failure(
         "the guest reboots, again and again if it could",
@@ -371,7 +387,7 @@ def fail(name: str, iso: Path, folder: Path) -> Seen:
     output.mkdir()
     with _small(output, failure.small):
         argv = [sys.executable, "-m", "tests.provoke", name, "image", str(folder / "class.yaml"), "--offline"]
-        argv += ["--iso", str(iso), "-o", str(output), *failure.arguments]
+        argv += ["--iso", str(iso), "-o", str(output), "--cpus", "1", *failure.arguments]
         done = subprocess.run(
             argv, capture_output=True, text=True, check=False, env=environment(), cwd=ROOT, stdin=subprocess.DEVNULL
         )

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SAID = (
-    b"connecting...  \x08-\x08 \r\nstart: subiquity/core_validation: \r\n"
-    b"warning: subiquity/core_validation/top_level_keys: Unrecognized top-level key 'x'\r\n"
+    b"connecting...  \x08-\x08 \r\nstart: subiquity/Identity/load_autoinstall_data: \r\n"
+    b"warning: subiquity/Identity/load_autoinstall_data/top_level_keys: Unrecognized top-level key 'x'\r\n"
     b"start: subiquity/Install/install/configure_apt: configuring apt\r\n"
     b"start: subiquity/Shutdown/shutdown: mode=POWEROFF\r\nreboot: Power down\r\n"
 )
@@ -71,7 +71,7 @@ def test_the_recording_plays_what_came_and_when(tmp_path: Path) -> None:
         for piece in (SAID[:20], SAID[20:]):
             record.console.write(piece)
             record.came(len(piece))
-    secret = "core_validation"
+    secret = "Unrecognized"
     write_cast(tmp_path, lambda data: blotted(data, [secret], ""), "vm")
     text = (tmp_path / CAST).read_text()
     assert secret not in text

@@ -685,6 +685,18 @@ def test_steps_within_configuring() -> None:
     assert (state.phase.name, state.step) == ("curthooks", "Installing the kernel")
 
 
+def test_an_early_command_has_the_time_of_early_commands() -> None:
+    """The answers loaded before it are no sign that all are read: those for the rest come later."""
+    state = InstallState()
+    state.feed((BOOT + step("subiquity/core_validation") + step("subiquity/Early/load_autoinstall_data")).encode(), 1.0)
+    assert state.phase is not None
+    assert state.phase.name == "cloud-init"
+    state.feed(b"start: subiquity/Early/run:\nstart:  subiquity/Early/run/command_0: sleep 9\n", 2.0)
+    assert state.phase.name == "early-commands"
+    state.feed(step("subiquity/Identity/load_autoinstall_data").encode(), 3.0)
+    assert state.phase.name == "answers"
+
+
 # Properties
 
 WHOLE = [INSTALLED + LATE + LATE_DONE + COPIED + SHUTDOWN + DOWN, *(each[0] for each in FAILURES.values())]

@@ -48,6 +48,7 @@ pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}"),
 ]
 SPEC = Spec(name="journey", network="offline")
+LEFT = {"journey.qcow2", "console.cast", "manifest.json", "SHA256SUMS", "logs"}
 
 
 def test_it_ends_with_the_images_path_and_everything_beside_it(built: tuple[Path, str, str]) -> None:
@@ -55,7 +56,7 @@ def test_it_ends_with_the_images_path_and_everything_beside_it(built: tuple[Path
     assert image.name == "journey.qcow2"
     place = image.parent
     assert [path.name for path in place.parent.iterdir()] == ["journey"], "something was left behind"
-    assert {path.name for path in place.iterdir()} == {"journey.qcow2", "manifest.json", "SHA256SUMS", "logs"}
+    assert {path.name for path in place.iterdir()} == LEFT
     run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=place)
     info = disk.info(image)
     assert (info.format, info.size, info.backing, info.compression) == ("qcow2", 10 * GIB, None, "zstd")

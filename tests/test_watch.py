@@ -34,7 +34,7 @@ TOKEN = "0123456789abcdef"
 INSTALL = "subiquity/Install/install"
 DONE = f"prebake-sentinel:installed:{TOKEN}\r\n".encode()
 PROMPT = b"An error occurred. Press enter to start a shell\r\n"
-START = b"connecting...  \x08 \r\nstart: subiquity/core_validation: \r\n"
+START = b"connecting...  \x08 \r\nstart: subiquity/Identity/load_autoinstall_data: \r\n"
 
 
 @dataclass

@@ -97,6 +97,8 @@ _STEPS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 _SILENT = re.compile(
     r"^subiquity/(?:Meta/|Network/_send_update|ErrorReporter/|Error/run|Install/|(?:Filesystem|Storage)/_probe)"
 )
+_FIRST_LOADS = re.compile(r"^subiquity/(?:core_validation\b|(?:Integrity|Reporting|Error|Early)/load_)")
+"""What is checked and loaded before the early-commands run; all other answers are loaded after them."""
 _STORAGE = re.compile(r"^subiquity/(?:Filesystem|Storage)/(?!load_)")
 _CURTIN_STEP = re.compile(r"^executing curtin install (\w+) step$")
 
@@ -137,7 +139,7 @@ def phase_of(event: ConsoleEvent) -> str:
         curtin = _CURTIN_STEP.match(event.text)
         if curtin is not None and curtin[1] in BY_NAME:
             return curtin[1]
-        return phase_of_path(event.path) or "cloud-init"
+        return "cloud-init" if _FIRST_LOADS.search(event.path) else phase_of_path(event.path) or "cloud-init"
     if isinstance(event, EarlyCommands):
         return "early-commands"
     if isinstance(event, KernelMessage | KernelPanic | OutOfMemory | PowerState):
