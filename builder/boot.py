@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from builder.autoinstall import render
+from builder.autoinstall import loaders, render
 from builder.autoinstall.own import answers_of, load
 from builder.autoinstall.password import hash_password
 from builder.autoinstall.problems import Problem, advice, refuse
 from builder.autoinstall.sections import installer_of
-from builder.errors import AnswersError
+from builder.errors import AnswersError, HostError
 from builder.events import Note
 from builder.media.menus import edited_menus
 from builder.media.remaster import Patch, plan
@@ -48,7 +48,7 @@ ROOM = GIB
 def check_release(spec: Spec, release: str | None) -> None:
     """Refuse what the installer of a release ("22.04.1") would silently do otherwise. Raises AnswersError."""
     problems = []
-    if spec.storage == "lvm" and spec.disk > LVM_WHOLE and release in LVM_SCALES:
+    if spec.storage == "lvm" and not spec.both and spec.disk > LVM_WHOLE and release in LVM_SCALES:
         words = (
             f"The installer of {release} ignores `sizing-policy: all` and gives only half of a disk this large to an "
             "LVM root."
@@ -100,7 +100,7 @@ def check_layout(spec: Spec, medium: Medium, own: OwnAnswers | None = None) -> N
         wanted = (own.answers.get("source") or {}).get("id", wanted)
     elif medium.sources and wanted not in medium.sources:
         raise AnswersError(f"The medium has no source `{wanted}`.", hint=advice(wanted, medium.sources))
-    need = medium.sources.get(wanted, 0) + ROOM
+    need = medium.sources.get(wanted, 0) + ROOM + (loaders.ESP if spec.both else 0)
     if spec.disk < need:
         raise AnswersError(
             f"A disk of {spec.disk / GIB:.1f} GiB is too small: {wanted} on this medium takes "
@@ -147,6 +147,21 @@ def remastered(
     menus = edited_menus(medium, kernel_arguments=arguments, timeout=timeout)
     files = {**silenced(medium, render.SEED), **menus, **answers.files()}
     return plan(medium.path, files, report=report, seen=medium.survey)
+
+
+def suited(spec: Spec, arch: str) -> Spec:
+    """Return ``spec`` for a medium of that architecture: only PCs have two firmwares.
+
+    Raises HostError if the image is to start under UEFI and this host has no such firmware to prove it with.
+    """
+    spec = replace(spec, both=spec.both and arch == "amd64")
+    if spec.both:
+        try:
+            firmware.find(arch)
+        except HostError as error:
+            error.hint = f"{error.hint} Or, for an image that starts under BIOS alone: --firmware bios.".strip()
+            raise
+    return spec
 
 
 def plain_machine(spec: Spec, arch: str, accelerator: str, work: Path) -> MachineSpec:

@@ -74,8 +74,9 @@ cli.add_command(verify_command)
     type=click.Choice(LEVELS),
     default="quick",
     show_default=True,
-    help="Boot the image once, or on every kind of disk, card and firmware.",
+    help="Boot the image once per firmware, or on every kind of disk and card.",
 )
+@click.option("--fresh", is_flag=True, help="Install the system even if the same one is in the cache.")
 @click.option("--force", is_flag=True, help="Replace an image of that name, once the new one is whole.")
 @click.option("--keep", is_flag=True, help="After a failure keep the disk with the evidence.")
 @click.option("--console", is_flag=True, help="Show the guest's serial console as it comes.")
@@ -111,6 +112,7 @@ def image(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
             install_seconds=given["timeout"],
             silent_seconds=given["stall_timeout"],
             prove=given["prove"],
+            fresh=given["fresh"],
         )
         ui.result(str(pipeline.build_image(job, ui)))
 

@@ -61,7 +61,7 @@ MACHINE = options(
     click.option("--disk", metavar="SIZE", help="The disk's size.  [default: 10G]"),
     click.option("--storage", type=click.Choice(["direct", "lvm"]), help="The disk's layout.  [default: direct]"),
     click.option("--swap", metavar="SIZE", help="A swap file.  [default: none]"),
-    click.option("--firmware", type=click.Choice(["bios", "uefi"]), help="Installed under.  [default: bios]"),
+    click.option("--firmware", type=click.Choice(["bios", "uefi", "both"]), help="Boots under.  [default: both]"),
     click.option("--locale", help="Language and region.  [default: en_US.UTF-8]"),
     click.option("--keyboard", help="Keyboard layout.  [default: us]"),
     click.option("--timezone", help="Time zone.  [default: UTC]"),
@@ -154,9 +154,10 @@ def wanted_of(given: dict[str, Any], ui: Ui, *, name: str = "image", login: bool
 
 def unfinished(wanted: Wanted, ui: Ui) -> None:
     """Say what of a class this version does not do yet."""
-    for other in wanted.model.firmware[1:]:
-        words = f"The image boots under {wanted.spec.firmware}, which it is installed under, and not yet under {other}."
-        ui(Note(words, "warning"))
+    if "firmware" in wanted.model.model_fields_set and len(wanted.model.firmware) > 1 and not wanted.spec.both:
+        why = "an own storage section decides" if wanted.model.arch == "amd64" else "arm64 knows UEFI alone"
+        one = wanted.spec.firmware.upper() if wanted.model.arch == "amd64" else "UEFI"
+        ui(Note(f"The image boots under {one} only, not under both: {why}.", "warning"))
     if wanted.spec.exports:
         ui(Note(f"Exports are not made yet: {', '.join(wanted.spec.exports)}.", "warning"))
 

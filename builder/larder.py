@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builder import leftovers
+from builder import bases, leftovers
 from builder.media.source.releases import series_of, version_key
 from builder.media.source.shelf import RECORD, Shelf
 from builder.store import unused
@@ -29,7 +29,8 @@ KEPT = frozenset({"key"})
 class Item:
     """Something in the cache.
 
-    ``kind`` is "iso", "part" (of a download), "rehearsal" (a medium), "base" (what one is made from), "key" or
+    ``kind`` is "iso", "part" (of a download), "rehearsal" (a medium), "base" (what one is made from), "settled" (an
+    installed system that images are made of), "key" or
     "leftover" (of a run that was killed, wherever that worked); ``size`` is in bytes on the disk, ``used`` in seconds
     since 1970. ``locks`` are held by who fetches or uses it. ``superseded`` says that something newer of its kind is
     there, or that nobody can want it. ``left`` is what is known of a leftover.
@@ -48,7 +49,7 @@ class Item:
 
 def contents(cache: Path) -> list[Item]:
     """Return what is in the cache, by kind and name."""
-    return [*_isos(cache), *_rehearsals(cache), *_keys(cache), *_leftovers(cache)]
+    return [*_isos(cache), *_rehearsals(cache), *_settled(cache), *_keys(cache), *_leftovers(cache)]
 
 
 def _isos(cache: Path) -> list[Item]:
@@ -87,6 +88,18 @@ def _rehearsals(cache: Path) -> list[Item]:
             Item(kind, path.name, path, disk_size(path), used[path], locks[path], kind == "part" or used[path] < last)
             for path in found
         ]
+    return items
+
+
+def _settled(cache: Path) -> list[Item]:
+    """Return the settled systems; one that has a newer one of its name is superseded."""
+    found = bases.folders(cache)
+    newest = {folder.name.split("-")[0]: folder for folder in found}  # in the order of their time
+    items = []
+    for folder in found:
+        old = newest[folder.name.split("-")[0]] != folder
+        locks, used = (bases.lock_of(folder),), bases.last_use(folder)
+        items.append(Item("settled", folder.name, folder, disk_size(folder), used, locks, old, bases.made_on(folder)))
     return items
 
 

@@ -14,6 +14,7 @@ from builder.install import evidence
 from builder.install.guestlogs import GUEST
 from builder.install.record import CAST, write_cast
 from builder.publish.manifest import manifest, sha256, sha256sums, write_manifest
+from builder.vm import disk
 from builder.vm.qemu import program
 from builder.workspace import put_aside
 
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from builder.autoinstall.render import Answers
+    from builder.bases import Base
     from builder.errors import PrebakeError
-    from builder.image.prove import Proof, Seen
+    from builder.image.prove import Proof
     from builder.media.image import Medium
     from builder.spec import Spec
     from builder.story import Job, Story
-    from builder.vm import disk
 
 
 GUEST_LOGS = "guest-logs.tgz"
@@ -36,7 +37,7 @@ TEXTS = frozenset({".log", ".jsonl", ".json", ".txt"})
 
 
 def describe(
-    job: Job, medium: Medium, accelerator: str, info: disk.Info, *, first: Seen, proof: Proof, story: Story
+    job: Job, medium: Medium, accelerator: str, info: disk.Info, *, base: Base, proof: Proof, story: Story
 ) -> dict[str, Any]:
     """Return what the manifest says beyond Packer's: inputs, tools, times, sizes, what was proved. Nothing secret.
 
@@ -55,8 +56,9 @@ def describe(
         },
         "accelerator": accelerator,
         "qemu": qemu_version(medium.arch or "amd64"),
+        "base": {"made": int(base.told.made), "reused": "install" not in story.seconds},
         "seconds": story.seconds,
-        "login_seconds": {"first": round(first.seconds, 1), "again": round(again.seconds, 1)},
+        "login_seconds": {"first": round(base.told.seconds, 1), "again": round(again.seconds, 1)},
         "image": {"virtual_size": info.size, "size": info.allocated, "compression": info.compression},
         "system": {key: again.facts.get(key) for key in ("system", "kernel", "firmware", "cmdline")},
         "proved": proof.to_json(),
@@ -113,7 +115,7 @@ def keep_evidence(job: Job, work: Path, answers: Answers | None, story: Story, e
     error.console = tuple(evidence.masked_typed(line, job.spec.user.password).decode() for line in shown)
     trace = story.trace
     if not job.keep:
-        for path in (work / "disk.qcow2", work / "medium.qcow2"):
+        for path in (work / "disk.qcow2", work / "medium.qcow2", work / "settled.qcow2"):
             path.unlink(missing_ok=True)  # what follows needs room
     evidence.unpack_guest_logs(work / GUEST_LOGS, logs / GUEST, secrets)
     steps: list[Callable[[], object]] = [
@@ -123,12 +125,20 @@ def keep_evidence(job: Job, work: Path, answers: Answers | None, story: Story, e
     if answers is not None:
         steps.insert(0, lambda: (logs / "user-data").write_text(answers.masked(), encoding="utf-8"))
     if job.keep and (work / "disk.qcow2").exists():
-        steps.append(lambda: (work / "disk.qcow2").rename(logs / "disk.qcow2"))
+        steps.append(lambda: kept_disk(work / "disk.qcow2", logs / "disk.qcow2"))
     failed = job.output / f"{job.spec.name}.failed"
     for step in steps:
         _done(step, failed, story)
     if _done(lambda: put_aside(logs, failed), failed, story):
         error.evidence = failed
+
+
+def kept_disk(source: Path, target: Path) -> None:
+    """Put a disk among the evidence, on its own: of an overlay with all that is behind it."""
+    if disk.info(source).backing is None:
+        source.rename(target)
+    else:
+        disk.convert(source, target)
 
 
 def _done(step: Callable[[], object], failed: Path, story: Story) -> bool:

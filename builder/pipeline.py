@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from builder import leftovers, runs
+from builder import bases, leftovers, runs
 from builder.autoinstall.check import check
+from builder.autoinstall.loaders import OTHER
+from builder.bases import Base
 from builder.boot import (
     answers_for,
     boot_medium,
@@ -16,6 +20,7 @@ from builder.boot import (
     installer,
     plain_machine,
     remastered,
+    suited,
 )
 from builder.errors import HostError, InstallError, MachineError, StalledError, VerificationError
 from builder.events import Note
@@ -40,7 +45,10 @@ if TYPE_CHECKING:
     from builder.autoinstall.own import OwnAnswers
     from builder.autoinstall.render import Answers
     from builder.events import Event, Reporter
+    from builder.install.patience import Patience
     from builder.media.changes import Change
+    from builder.media.image import Medium
+    from builder.spec import Spec
     from builder.story import IsoJob, Job
     from builder.vm.qemu import MachineSpec
 
@@ -61,67 +69,130 @@ def build_image(job: Job, report: Reporter) -> Path:
         return _build(job, pace)
 
 
+@dataclass(frozen=True)
+class Ground:
+    """What a build stands on: the job, the medium, the answers, how the guest runs, how long to wait.
+
+    A system from the cache is not removed from it as long as ``holding`` lasts.
+    """
+
+    job: Job
+    medium: Medium
+    answers: Answers
+    accelerator: str
+    limits: Patience
+    story: Story
+    holding: ExitStack
+
+
 def _build(job: Job, report: Pace) -> Path:
     story = Story(report)
     leftovers.tell(report)
     check(job.spec, own=job.own is not None)
     check_place(job.target, force=job.force)
-    with story.stage("medium", "Reading the medium"):
-        medium = inspect(job.iso)
-        check_asked(medium, job.release, job.arch, report)
-        check_layout(job.spec, medium, job.own)
-        check_free(existing_parent(job.output), 3 * medium.size + (1 << 30), "The build")
-        probe = accel.choose(job.accel, medium.arch or "amd64", report)
-        report.begin(runs.kind_of(job, medium, probe.name))
-        check_patience(medium, probe.name, report)
-    story.trace.host = {"accelerator": probe.name, "speed": probe.speed, "qemu": qemu_version(medium.arch or "amd64")}
-    limits = patience(probe.speed, install=job.install_seconds, silence=job.silent_seconds)
+    with ExitStack() as holding:
+        with story.stage("medium", "Reading the medium"):
+            medium = inspect(job.iso)
+            arch = medium.arch or "amd64"
+            job = replace(job, spec=suited(job.spec, arch))
+            check_asked(medium, job.release, job.arch, report)
+            check_layout(job.spec, medium, job.own)
+            check_free(existing_parent(job.output), 3 * medium.size + (1 << 30), "The build")
+            probe = accel.choose(job.accel, arch, report)
+            check_patience(medium, probe.name, report)
+            limits = patience(probe.speed, install=job.install_seconds, silence=job.silent_seconds)
+            answers = answers_for(job.spec, medium, own=job.own, folders=job.folders)
+            ground = Ground(job, medium, answers, probe.name, limits, story, holding)
+            base = reused(ground)
+            report.begin(runs.kind_of(job, medium, probe.name, reused=base is not None))
+        story.trace.host = {"accelerator": probe.name, "speed": probe.speed, "qemu": qemu_version(arch)}
+        return _made(ground, base)
+
+
+def _made(ground: Ground, base: Base | None) -> Path:
+    """Make the image of a settled system, which is installed first if it is not in the cache."""
+    job, story, report = ground.job, ground.story, ground.story.report
     with workspace(job.output, job.spec.name) as work:
         logs = work / "result/logs"
         logs.mkdir(parents=True)
-        site = Site(work, logs, limits, report)
-        answers = None
+        site = Site(work, logs, ground.limits, report)
         try:
-            with story.stage("remaster", "Putting the answers on the medium"):
-                answers = answers_for(job.spec, medium, own=job.own, folders=job.folders)
-                tell_added(job.own, answers, report)
-                overlay = boot_medium(medium, answers, work / "medium.qcow2", report)
-                machine = plain_machine(job.spec, medium.arch or "amd64", probe.name, work)
-            with story.stage("install", "Installing"):
+            machine = plain_machine(job.spec, ground.medium.arch or "amd64", ground.accelerator, work)
+            if base is None:
+                base = settled(ground, machine, site)
+            else:
+                base.restore(logs)
+            with story.stage("class", "Putting the class on, and sealing"):
                 target = work / "disk.qcow2"
-                disk.create(target, job.spec.disk)
-                install(
-                    installer(machine, job.spec, overlay, target, work / GUEST_LOGS),
-                    answers.token,
-                    replace(site, secrets=answers.secrets),
-                    trace=story.trace,
-                )
-            with story.stage("settle", "First boot, and sealing"):
-                seen = stages.settle_and_seal(target, machine, job.spec, site)
+                disk.create(target, None, base.disk, "qcow2")
+                stages.provision_and_seal(target, machine, job.spec, site)
             with story.stage("compact", "Compacting"):
                 image = work / "result" / job.image.name
                 info = stages.compact(target, image, report)
             with story.stage("prove", "Proving the image"):
-                plan = prove.Plan(job.prove, firmwares_of(image, machine, job.prove), seen.facts["machine-id"])
+                firmwares = firmwares_of(image, job.spec, machine.arch, job.prove)
+                plan = prove.Plan(job.prove, firmwares, base.told.facts["machine-id"])
                 proof = prove.prove(image, machine, job.spec, site, plan)
                 proof.refuse_bad()
             with story.stage("publish", "Writing manifest and checksums"):
-                details = describe(job, medium, probe.name, info, first=seen, proof=proof, story=story)
-                finish_logs(job, logs, answers.secrets)
-                publish(job, medium, image, details)
+                details = describe(job, ground.medium, machine.accel, info, base=base, proof=proof, story=story)
+                finish_logs(job, logs, ground.answers.secrets)
+                publish(job, ground.medium, image, details)
                 deliver(work / "result", job.target, force=job.force)
         except (*TELLING, HostError) as error:
             if isinstance(error, TELLING) or (logs / CONSOLE).exists():  # before a machine ran a host has told all
-                keep_evidence(job, work, answers, story, error)
+                keep_evidence(job, work, ground.answers, story, error)
             raise
     return job.image
 
 
-def firmwares_of(image: Path, machine: MachineSpec, level: str) -> tuple[str, ...]:
-    """Return what an image is proved under: what it was installed under and, on the level "full", all it claims."""
-    installed = "bios" if machine.firmware is None else "uefi"
+def reused(ground: Ground) -> Base | None:
+    """Return the settled system in the cache that this build would make, if there is one, and say so."""
+    job = ground.job
+    if job.fresh:
+        return None
+    ages = job.spec.network != "offline" and job.spec.updates != "none"
+    name = bases.ident(job, ground.medium, ground.answers)
+    base = bases.reuse(cache_folder(), name, ages=ages, holding=ground.holding)
+    if base is not None:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(base.told.made))
+        words = f"Nothing is installed: the same system was, on {when}, and is in the cache (--fresh installs anew)."
+        ground.story.report(Note(words))
+    return base
+
+
+def settled(ground: Ground, machine: MachineSpec, site: Site) -> Base:
+    """Install the system, boot it once and put it in the cache; or take it from another build that just did."""
+    job, answers, story = ground.job, ground.answers, ground.story
+    name = bases.ident(job, ground.medium, answers)
+    with bases.making(cache_folder(), name, site.report):
+        base = reused(ground)
+        if base is not None:
+            base.restore(site.logs)
+            return base
+        with story.stage("remaster", "Putting the answers on the medium"):
+            tell_added(job.own, answers, site.report)
+            overlay = boot_medium(ground.medium, answers, site.work / "medium.qcow2", site.report)
+        with story.stage("install", "Installing"):
+            target = site.work / "disk.qcow2"
+            disk.create(target, job.spec.disk)
+            whole = installer(machine, job.spec, overlay, target, site.work / GUEST_LOGS)
+            install(whole, answers.token, replace(site, secrets=answers.secrets), trace=story.trace)
+        with story.stage("settle", "First boot"):
+            seen = stages.settle(target, machine, job.spec, site)
+            finish_logs(job, site.logs, answers.secrets)
+            made = target.rename(site.work / "settled.qcow2")
+            told = bases.Told(1, time.time(), seen.facts, seen.seconds)
+            return bases.keep(cache_folder(), name, Base(made, told, site.logs), site.report, ground.holding)
+
+
+def firmwares_of(image: Path, spec: Spec, arch: str, level: str) -> tuple[str, ...]:
+    """Return what an image is proved under: what it is meant to start under and, on "full", all it claims."""
+    if arch != "amd64":
+        return ("uefi",)
+    meant = (spec.firmware, OTHER[spec.firmware]) if spec.both else (spec.firmware,)
     claimed = intake.look(image).table.firmwares if level == "full" else ()
-    return tuple(dict.fromkeys((installed, *(one for one in claimed if machine.arch == "amd64"))))
+    return tuple(dict.fromkeys((*meant, *claimed)))
 
 
 def write_remastered_iso(job: IsoJob, target: Path, report: Reporter, *, force: bool) -> Path:

@@ -55,6 +55,8 @@ class Kind:
     commands: int
     cpus: int
     prove: str = "quick"
+    both: bool = False
+    reused: bool = False
 
     @property
     def family(self) -> tuple[str, str, str]:
@@ -89,8 +91,8 @@ class Book:
 _BOOK = TypeAdapter(Book)
 
 
-def kind_of(job: Job, medium: Medium, accelerator: str) -> Kind:
-    """Return the kind of a build."""
+def kind_of(job: Job, medium: Medium, accelerator: str, *, reused: bool = False) -> Kind:
+    """Return the kind of a build; ``reused`` says that its system is installed already."""
     spec = job.spec
     return Kind(
         host=f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors",
@@ -109,6 +111,8 @@ def kind_of(job: Job, medium: Medium, accelerator: str) -> Kind:
         commands=len(spec.content.commands),
         cpus=spec.cpus,
         prove=job.prove,
+        both=spec.both,
+        reused=reused,
     )
 
 

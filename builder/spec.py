@@ -72,7 +72,8 @@ class Spec:
     """One machine. The defaults are the lesson's: user ubuntu, entire disk, English, no SSH server.
 
     ``disk`` and ``swap`` (0: none; None: not known) are in bytes, ``memory`` in MiB; ``source`` is "server" or
-    "minimal"; ``storage`` is "direct" or "lvm"; ``firmware`` is what the machine is installed under, "bios" or "uefi";
+    "minimal"; ``storage`` is "direct" or "lvm"; ``firmware`` is what the machine is installed under, "bios" or "uefi",
+    and with ``both`` it starts under the other as well, where the architecture has two;
     an empty ``timezone`` is the installer's own, UTC; ``updates`` is "security", "all" or "none".
 
     ``network`` says whether the installer reaches the Internet: "nat" (it must), "offline" (it gets an address, but
@@ -99,6 +100,7 @@ class Spec:
     storage: str = "direct"
     swap: int | None = 0
     firmware: str = "bios"
+    both: bool = True
     network: str = "nat"
     netplan: Mapping[str, Any] | None = None
     proxy: str = ""

@@ -25,7 +25,8 @@ class Job:
     """One image to make: what, from which ISO, where to, and how.
 
     ``release`` and ``arch`` are what was asked for, if it was; ``own`` are an instructor's own answers; ``folders``
-    hold templates that go before ours; ``prove`` is how much of the image is proved, "quick" or "full".
+    hold templates that go before ours; ``prove`` is how much of the image is proved, "quick" or "full"; ``fresh``
+    installs the system even if it is in the cache.
     """
 
     spec: Spec
@@ -42,6 +43,7 @@ class Job:
     install_seconds: float | None = None
     silent_seconds: float | None = None
     prove: str = "quick"
+    fresh: bool = False
 
     @property
     def target(self) -> Path:

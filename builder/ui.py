@@ -31,7 +31,16 @@ if TYPE_CHECKING:
     from builder.events import Event
 
 SHAPE = "{percentage:3.0f}%|{bar:24}| {elapsed}{postfix} {desc}"
-WEIGHTS = {"medium": 2, "remaster": 2, "install": 50, "settle": 22, "compact": 4, "prove": 18, "publish": 2}
+WEIGHTS = {
+    "medium": 2,
+    "remaster": 2,
+    "install": 44,
+    "settle": 14,
+    "class": 14,
+    "compact": 4,
+    "prove": 18,
+    "publish": 2,
+}
 """The parts of a build that its stages take, in percent: what the bar is drawn by if nothing is learned."""
 ALONE = {"verify": 100}
 """The same for what is done alone."""

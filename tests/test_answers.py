@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from passlib.hash import sha512_crypt
 
-from builder.autoinstall import own
+from builder.autoinstall import loaders, own
 from builder.autoinstall.check import check
 from builder.autoinstall.hidden import MASK
 from builder.autoinstall.lint import lint
@@ -22,8 +22,11 @@ from builder.autoinstall.password import hash_password
 from builder.autoinstall.render import Answers, _expand, render, scalar, sentinel_command
 from builder.autoinstall.sections import SECTIONS, SINCE, requested, version
 from builder.autoinstall.shapes import Keys
+from builder.autoinstall.storage import storage_traps
 from builder.errors import AnswersError
 from builder.install.explain import explain
+from builder.rehearsal.guest import layout
+from builder.resources import templates
 from builder.spec import GIB, Content, File, Snap, Spec, User
 
 HASH = hash_password("powercoders", salt="saltsalt")
@@ -37,6 +40,63 @@ def told(answers: Answers) -> dict[str, Any]:
     data: dict[str, Any] = yaml.safe_load(answers.user_data)
     assert list(data) == ["autoinstall"]
     return dict(data["autoinstall"])
+
+
+BIOS_DIRECT = yaml.safe_load("""
+- {id: disk, type: disk, path: /dev/vda, ptable: gpt, wipe: superblock-recursive, preserve: false, grub_device: true}
+- {id: bios, type: partition, device: disk, number: 1, size: 1048576, flag: bios_grub, preserve: false}
+- {id: esp, type: partition, device: disk, number: 2, size: 536870912, flag: boot, preserve: false}
+- {id: esp-format, type: format, volume: esp, fstype: fat32}
+- {id: esp-mount, type: mount, device: esp-format, path: /boot/efi}
+- {id: root, type: partition, device: disk, number: 3, size: -1, preserve: false}
+- {id: root-format, type: format, volume: root, fstype: ext4}
+- {id: root-mount, type: mount, device: root-format, path: /}
+""")
+UEFI_LVM = yaml.safe_load("""
+- {id: disk, type: disk, path: /dev/vda, ptable: gpt, wipe: superblock-recursive, preserve: false, grub_device: true}
+- {id: bios, type: partition, device: disk, number: 1, size: 1048576, flag: bios_grub, preserve: false}
+- {id: esp, type: partition, device: disk, number: 2, size: 536870912, flag: boot, preserve: false, grub_device: true}
+- {id: esp-format, type: format, volume: esp, fstype: fat32}
+- {id: esp-mount, type: mount, device: esp-format, path: /boot/efi}
+- {id: boot, type: partition, device: disk, number: 3, size: 1879048192, preserve: false}
+- {id: boot-format, type: format, volume: boot, fstype: ext4}
+- {id: boot-mount, type: mount, device: boot-format, path: /boot}
+- {id: pv, type: partition, device: disk, number: 4, size: -1, preserve: false}
+- {id: vg, type: lvm_volgroup, name: ubuntu-vg, devices: [pv], preserve: false}
+- {id: lv, type: lvm_partition, name: ubuntu-lv, volgroup: vg, size: -1, preserve: false}
+- {id: root-format, type: format, volume: lv, fstype: ext4}
+- {id: root-mount, type: mount, device: root-format, path: /}
+""")
+ONE = replace(LESSON, both=False)
+
+
+def test_one_disk_for_both_firmwares() -> None:
+    data = told(render(replace(LESSON, storage="lvm", firmware="uefi"), password_hash=HASH))
+    assert data["storage"] == {"config": UEFI_LVM, "swap": {"size": 0}}
+    assert data["packages"] == ["grub-pc-bin"]
+    assert data["late-commands"][0] == "curtin in-target -- grub-install --target=i386-pc --recheck /dev/vda"
+    for storage in ("direct", "lvm"):
+        for firmware in ("bios", "uefi"):
+            actions = loaders.layout(storage, firmware)
+            layout.check(actions, uefi=firmware == "uefi")
+            assert list(storage_traps({"config": actions}, version("24.04.3"))) == []
+    with pytest.raises(layout.StorageError, match="SELECT_BOOT_DISK"):
+        layout.check(loaders.layout("direct", "bios"), uefi=True)
+
+
+def test_a_template_that_knows_one_firmware_only_is_told(tmp_path: Path) -> None:
+    ours = (templates() / "autoinstall/user-data.j2").read_text()
+    (tmp_path / "user-data.j2").write_text(ours.replace("if storage_config", "if false"))
+    with pytest.raises(AnswersError, match="does not say what was asked for: firmware"):
+        render(LESSON, password_hash=HASH, folders=[tmp_path])
+
+
+def test_a_computer_and_one_firmware_get_the_installers_own_layout() -> None:
+    for answers in (render(LESSON, password_hash=HASH, watched=False), render(ONE, password_hash=HASH)):
+        data = told(answers)
+        assert data["storage"] == {"layout": {"name": "direct"}, "swap": {"size": 0}}
+        assert "packages" not in data
+        assert "grub-install" not in answers.user_data
 
 
 def test_the_lesson() -> None:
@@ -54,13 +114,17 @@ def test_the_lesson() -> None:
             "ethernets": {"any": {"match": {"name": "e*"}, "dhcp4": True, "optional": True}},
         },
         "apt": {"geoip": False, "fallback": "abort"},
-        "storage": {"layout": {"name": "direct"}, "swap": {"size": 0}},
+        "packages": ["grub-efi-amd64-bin", "grub-efi-amd64-signed", "shim-signed"],
+        "storage": {"config": BIOS_DIRECT, "swap": {"size": 0}},
         "identity": {"hostname": "ubuntu", "realname": "Ubuntu", "username": "ubuntu", "password": HASH},
         "ssh": {"install-server": False},
         "updates": "security",
         "shutdown": "poweroff",
     }
-    assert len(commands["late-commands"]) == 1
+    (loader, _) = commands["late-commands"]
+    argv = loader.removeprefix("curtin in-target -- ").split()
+    assert argv[0] == "grub-install"
+    assert argv[1:] == "--target=x86_64-efi --efi-directory=/boot/efi --removable --no-nvram --recheck".split()  # noqa: SIM905
     assert commands["error-commands"][-1] == "sync; poweroff -f"
     assert yaml.safe_load(answers.meta_data) == {"instance-id": f"prebake-{answers.token}"}
     assert set(answers.files()) == {"/nocloud/user-data", "/nocloud/meta-data"}
@@ -73,7 +137,7 @@ def test_a_time_zone_only_if_asked() -> None:
 
 
 def test_lvm_uses_the_whole_group() -> None:
-    data = told(render(replace(LESSON, storage="lvm"), password_hash=HASH))
+    data = told(render(replace(ONE, storage="lvm"), password_hash=HASH))
     assert data["storage"]["layout"] == {"name": "lvm", "sizing-policy": "all"}
 
 
@@ -104,7 +168,7 @@ def test_the_same_answers_have_the_same_token_and_others_another() -> None:
 
 
 def test_the_announced_command_is_no_sentinel() -> None:
-    answers = render(LESSON, password_hash=HASH)
+    answers = render(ONE, password_hash=HASH)
     (late,) = told(answers)["late-commands"]
     announced = f"start:  subiquity/Late/run/command_0: {late}\r\n".encode()
     assert explain(announced, answers.token).verdict == "incomplete"
@@ -120,7 +184,7 @@ TEXTS = ("locale", "keyboard", "keyboard_variant", "timezone", "source", "fallba
 
 @given(st.fixed_dictionaries(dict.fromkeys(TEXTS, NASTY)), st.dictionaries(NASTY, NASTY, max_size=3))
 def test_no_value_can_break_or_inject(texts: dict[str, str], netplan: dict[str, str]) -> None:
-    values = {**texts, "storage": "lvm", "swap": 0, "netplan": netplan}
+    values = {**texts, "storage": "lvm", "storage_config": None, "swap": 0, "netplan": netplan}
     data = yaml.safe_load(_expand("user-data.j2", values, ()))
     assert list(data) == ["autoinstall"]
     told = data["autoinstall"]
@@ -229,7 +293,7 @@ def test_further_sections_go_before_ours_or_take_their_place() -> None:
     }
     data = told(render(replace(LESSON, autoinstall=extra), password_hash=HASH))
     assert data["early-commands"][1:] == ["true"], "the witness comes first"
-    assert data["late-commands"][0] == data["error-commands"][0] == "echo theirs"
+    assert data["late-commands"][1] == data["error-commands"][0] == "echo theirs"
     assert "prebake-sentinel" in data["late-commands"][-1]
     assert data["error-commands"][-1] == "sync; poweroff -f"
     assert (data["apt"], data["kernel"]) == ({"geoip": True}, {"flavor": "hwe"})

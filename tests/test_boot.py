@@ -47,8 +47,9 @@ def test_a_disk_too_small_for_the_source_is_told_with_figures(found: Medium) -> 
     large = replace(found, sources={"ubuntu-server": 5 * GIB, "ubuntu-server-minimal": 2 * GIB})
     said = refusal(replace(PLAIN, disk=5 * GIB), large)
     assert "A disk of 5.0 GiB is too small: ubuntu-server on this medium takes 5.0 GiB" in said
-    assert "Give a disk of at least 6G." in said
-    check_layout(replace(PLAIN, disk=6 * GIB), large)
+    assert "Give a disk of at least 7G." in said
+    check_layout(replace(PLAIN, disk=7 * GIB), large)
+    check_layout(replace(PLAIN, disk=6 * GIB, both=False), large)
     check_layout(replace(PLAIN, disk=4 * GIB, source="minimal"), large)
 
 
@@ -67,10 +68,11 @@ def test_an_installer_that_ignores_the_source_is_told(found: Medium, release: st
 @pytest.mark.parametrize("release", ["22.04", "22.04.1", "22.04.2"])
 def test_an_installer_that_halves_lvm_is_told(found: Medium, release: str) -> None:
     old = replace(found, version=release)
-    said = refusal(replace(PLAIN, storage="lvm", disk=20 * GIB), old)
+    said = refusal(replace(PLAIN, storage="lvm", disk=20 * GIB, both=False), old)
     assert f"The installer of {release} ignores `sizing-policy: all`" in said
-    check_layout(replace(PLAIN, storage="lvm", disk=12 * GIB), old)
-    check_layout(replace(PLAIN, storage="lvm", disk=20 * GIB), replace(found, version="22.04.3"))
+    check_layout(replace(PLAIN, storage="lvm", disk=12 * GIB, both=False), old)
+    check_layout(replace(PLAIN, storage="lvm", disk=20 * GIB), old)
+    check_layout(replace(PLAIN, storage="lvm", disk=20 * GIB, both=False), replace(found, version="22.04.3"))
 
 
 def test_own_answers_are_looked_at_again_for_the_installer_on_the_medium(found: Medium, tmp_path: Path) -> None:

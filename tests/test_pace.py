@@ -423,8 +423,11 @@ def test_the_pipeline_learns_and_tells(tmp_path: Path, monkeypatch: pytest.Monke
     for name in "check_asked check_layout check_patience answers_for tell_added boot_medium plain_machine".split():  # noqa: SIM905
         monkeypatch.setattr(pipeline, name, MagicMock())
     monkeypatch.setattr(pipeline, "qemu_version", lambda _arch: "7")
-    for name in ("replace", "disk", "install", "installer", "describe", "finish_logs", "publish", "deliver"):
+    for name in ("disk", "install", "installer", "describe", "finish_logs", "publish", "deliver", "bases"):
         monkeypatch.setattr(pipeline, name, MagicMock())
+    monkeypatch.setattr(pipeline, "suited", lambda spec, _arch: spec)
+    monkeypatch.setattr("builder.pipeline.disk.create", lambda path, *_: path.touch())
+    monkeypatch.setattr("builder.pipeline.bases.reuse", lambda *_, **__: None)
     monkeypatch.setattr(pipeline, "inspect", lambda _path: medium)
     for name in ("stages", "prove"):
         monkeypatch.setattr(pipeline, name, MagicMock())
@@ -438,7 +441,7 @@ def test_the_pipeline_learns_and_tells(tmp_path: Path, monkeypatch: pytest.Monke
     assert isinstance(heard[-1], Estimate)
     (entry,) = read(tmp_path / "cache/prebake/pace.json")
     assert len(entry.runs) == 2
-    assert list(entry.runs[0].marks) == "medium remaster install settle compact prove publish".split()  # noqa: SIM905
+    assert list(entry.runs[0].marks) == "medium remaster install settle class compact prove publish".split()  # noqa: SIM905
     job.target.mkdir(parents=True)
     with pytest.raises(UsageError):
         pipeline.build_image(job, silent)

@@ -24,6 +24,7 @@ from unittest.mock import MagicMock
 import pytest
 
 from builder import outcome, pipeline
+from builder.bases import Base, Told
 from builder.cli_verify import as_rows, lines
 from builder.command import CommandError, find, run
 from builder.errors import InstallError, StalledError, VerificationError
@@ -32,7 +33,7 @@ from builder.image import expect, intake, prove, table
 from builder.image.facts import Check, parse
 from builder.image.mute import unanswered
 from builder.image.shell import Outcome, RootShell
-from builder.image.strangers import FIRST, GROUPS, GROWN, chosen
+from builder.image.strangers import FIRST, GROUPS, GROWN, SECOND, chosen
 from builder.install.patience import patience
 from builder.install.site import Site
 from builder.publish.manifest import manifest, write_manifest
@@ -40,7 +41,7 @@ from builder.spec import GIB, Spec, User
 from builder.story import Job, Story
 from builder.verify import Verdict
 from builder.vm import disk
-from builder.vm.qemu import Flash, MachineSpec
+from builder.vm.qemu import MachineSpec
 from builder.vm.serial import SerialLine
 from tests.command_line import inside
 from tests.test_image import GOOD
@@ -125,7 +126,8 @@ def test_the_strangers_have_every_disk_and_card_each_with_an_address_and_a_slot_
 
 
 def test_quick_is_one_boot() -> None:
-    assert chosen("quick", ("uefi", "bios")) == ((replace(FIRST, firmware="uefi"),),)
+    assert chosen("quick", ("uefi",)) == ((replace(FIRST, firmware="uefi"),),)
+    assert chosen("quick", ("uefi", "bios")) == ((replace(FIRST, firmware="uefi"),), (SECOND,))
     assert FIRST.title == "virtio disk, network card virtio, BIOS"
     titles = [one.title for group in GROUPS for one in group]
     assert titles[1:] == [
@@ -312,7 +314,9 @@ def test_the_manifest_says_what_was_proved(tmp_path: Path, monkeypatch: pytest.M
     medium = MagicMock(path=iso, volume_id="V", disk_info="i", size=0, arch="amd64")
     job = Job(SPEC, iso, tmp_path)
     info = disk.Info("qcow2", 1, 1)
-    told = outcome.describe(job, medium, "tcg", info, first=prove.Seen({}, 3.0), proof=done, story=Story(silent))
+    base = Base(iso, Told(1, 7.0, {}, 3.0))
+    told = outcome.describe(job, medium, "tcg", info, base=base, proof=done, story=Story(silent))
+    assert told["base"] == {"made": 7, "reused": True}
     assert told["login_seconds"] == {"first": 3.0, "again": 30.0}
     assert told["system"]["firmware"] == "bios"
     assert told["proved"] == done.to_json()
@@ -354,9 +358,12 @@ def test_a_build_with_a_bad_proof_publishes_nothing(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for name in (
         *("check_asked", "check_layout", "check_patience", "answers_for", "tell_added", "boot_medium", "plain_machine"),
-        *("qemu_version", "replace", "disk", "install", "installer", "inspect", "stages", "check_free"),
+        *("qemu_version", "disk", "install", "installer", "inspect", "stages", "check_free", "bases", "finish_logs"),
     ):
         monkeypatch.setattr(pipeline, name, MagicMock())
+    monkeypatch.setattr(pipeline, "suited", lambda spec, _arch: spec)
+    monkeypatch.setattr("builder.pipeline.disk.create", lambda path, *_: path.touch())
+    monkeypatch.setattr("builder.pipeline.bases.reuse", lambda *_, **__: None)
     monkeypatch.setattr(pipeline, "runs", MagicMock(NAME="pace.json"))
     monkeypatch.setattr(pipeline, "accel", SimpleNamespace(choose=lambda *_: SimpleNamespace(name="tcg", speed=1.0)))
     kept = MagicMock()
@@ -376,13 +383,13 @@ def test_a_build_is_proved_under_what_it_was_installed_under_and_in_full_under_a
 ) -> None:
     found = SimpleNamespace(table=table.Table("gpt", ("bios", "uefi")))
     monkeypatch.setattr(intake, "look", lambda _image: found)
-    machine = MachineSpec("t", "amd64", "tcg", 2, 4096)
-    flash = Flash(tmp_path / "code", tmp_path / "variables")
     image = tmp_path / "image"
-    assert pipeline.firmwares_of(image, machine, "quick") == ("bios",)
-    assert pipeline.firmwares_of(image, machine, "full") == ("bios", "uefi")
-    assert pipeline.firmwares_of(image, replace(machine, firmware=flash), "full") == ("uefi", "bios")
-    assert pipeline.firmwares_of(image, replace(machine, firmware=flash, arch="arm64"), "full") == ("uefi",)
+    bios, uefi = (Spec("t", firmware=one, both=False) for one in ("bios", "uefi"))
+    assert pipeline.firmwares_of(image, bios, "amd64", "quick") == ("bios",)
+    assert pipeline.firmwares_of(image, replace(uefi, both=True), "amd64", "quick") == ("uefi", "bios")
+    assert pipeline.firmwares_of(image, bios, "amd64", "full") == ("bios", "uefi")
+    assert pipeline.firmwares_of(image, uefi, "amd64", "full") == ("uefi", "bios")
+    assert pipeline.firmwares_of(image, bios, "arm64", "full") == ("uefi",)
 
 
 # What a machine without a login on its serial port does instead

@@ -59,6 +59,7 @@ def spec_of(model: ClassFile, name: str, *, password: str | None = None, memory:
         storage=model.storage,
         swap=None if storage and not model.swap else model.swap,
         firmware=model.firmware[0],
+        both=len(model.firmware) > 1 and model.arch == "amd64" and not storage,
         network=network,
         netplan=netplan,
         proxy=model.proxy or "",

@@ -22,12 +22,13 @@ EXPORTS = ("ova", "vmdk", "vdi", "vhdx", "raw", "proxmox")
 HASHERS = {"$6$": sha512_crypt, "$5$": sha256_crypt, "$1$": md5_crypt, "$sha1$": sha1_crypt, "$2": bcrypt}
 SIZES = [{"type": "string", "pattern": r"^\d+(\.\d+)?\s*[KMGTkmgt]?(i?B)?$"}, {"type": "integer"}]
 FIRMWARE = {"enum": ["bios", "uefi"]}
+FIRMWARES = {"enum": ["bios", "uefi", "both"]}
 
 Text = Annotated[str, Field(max_length=10_000)]
 Size = WithJsonSchema({"anyOf": SIZES})
 Budget = WithJsonSchema({"anyOf": [{"enum": ["keep", "remove"]}, *SIZES]})
 Swap = WithJsonSchema({"anyOf": [{"const": "none"}, *SIZES]})
-OneOrBoth = WithJsonSchema({"anyOf": [FIRMWARE, {"type": "array", "items": FIRMWARE, "minItems": 1, "maxItems": 2}]})
+OneOrBoth = WithJsonSchema({"anyOf": [FIRMWARES, {"type": "array", "items": FIRMWARE, "minItems": 1, "maxItems": 2}]})
 Loose = WithJsonSchema({"type": ["string", "number"]})
 
 
@@ -50,7 +51,9 @@ def _network(given: object) -> object:
     return given
 
 
-def _alone(given: object) -> object:
+def _firmwares(given: object) -> object:
+    if given == "both":
+        return ["bios", "uefi"]
     return [given] if isinstance(given, str) else given
 
 
@@ -171,11 +174,11 @@ class ClassFile(_Strict):
         0, description="The size of a swap file.", json_schema_extra={"default": "none"}
     )
     firmware: Annotated[
-        list[Literal["bios", "uefi"]], BeforeValidator(_alone), Field(min_length=1, max_length=2), OneOrBoth
+        list[Literal["bios", "uefi"]], BeforeValidator(_firmwares), Field(min_length=1, max_length=2), OneOrBoth
     ] = Field(
-        ["bios"],
-        description="The firmware that the image boots under; the first is the one it is installed under.",
-        json_schema_extra={"default": "bios"},
+        ["bios", "uefi"],
+        description="What the image boots under; of a list the first is what it is installed under.",
+        json_schema_extra={"default": "both"},
     )
     network: Annotated[
         Any, AfterValidator(_network), WithJsonSchema({"anyOf": [{"const": "dhcp"}, {"type": "object"}]})

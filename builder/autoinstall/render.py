@@ -11,6 +11,7 @@ import jinja2
 import yaml
 from jinja2.sandbox import SandboxedEnvironment
 
+from builder.autoinstall import loaders
 from builder.autoinstall.content import sections_for
 from builder.autoinstall.hidden import masked, secrets
 from builder.autoinstall.lint import lint
@@ -109,10 +110,13 @@ def render(
 
     Raises AnswersError if a template is broken, or what it renders to is not valid for that installer.
     """
+    spec = replace(spec, both=spec.both and watched)  # a computer's disk is not known, nor its firmware
     text = _expand("user-data.j2", _values(spec, password_hash, installer), folders)
     inner = prove(text, spec, password_hash)
     inner = merged(inner, {} if watched else sections_for(spec.content))
     inner = merged(inner, spec.autoinstall)
+    if spec.both:
+        inner = loaders.with_other(inner, spec.firmware)
     problems = lint(inner, installer)
     refuse(problems, "The rendered user-data")
     made = finish(inner, password_hash=password_hash, tty=tty, watched=watched, folders=folders)
@@ -229,6 +233,7 @@ def _values(spec: Spec, password_hash: str, installer: Version | None) -> dict[s
         "source": SOURCES[spec.source] if installer is None or installer >= KNOWS_SOURCE else "",
         "fallback": _fallback(spec) if installer is None or installer >= KNOWS_FALLBACK else "",
         "storage": spec.storage,
+        "storage_config": loaders.layout(spec.storage, spec.firmware) if spec.both else None,
         "swap": spec.swap or 0,
         "hostname": spec.hostname,
         "full_name": spec.user.full_name,
@@ -270,6 +275,15 @@ def _expand(name: str, values: Mapping[str, Any], folders: Sequence[Path]) -> st
         raise AnswersError(f"The template {name} cannot be rendered: {str(error) or type(error).__name__}.") from error
 
 
+def _layout(told: Mapping[str, Any], spec: Spec) -> dict[str, tuple[Any, Any]]:
+    if spec.both:
+        return {"firmware": (told.get("config"), loaders.layout(spec.storage, spec.firmware))}
+    return {
+        "storage": (told["layout"]["name"], spec.storage),
+        "sizing-policy": (told["layout"].get("sizing-policy") == "all", spec.storage == "lvm"),
+    }
+
+
 def _optional(told: Mapping[str, Any], spec: Spec) -> dict[str, tuple[Any, Any]]:
     """Return what arrived and what was asked for, of what a machine need not have."""
     return {
@@ -301,10 +315,9 @@ def prove(text: str, spec: Spec, password_hash: str) -> dict[str, Any]:
             "password_hash": (identity["password"], password_hash),
             "hostname": (identity["hostname"], spec.hostname),
             "full name": (identity.get("realname", ""), spec.user.full_name),
-            "storage": (told["storage"]["layout"]["name"], spec.storage),
             "locale": (told["locale"], spec.locale),
             "keyboard": (told["keyboard"]["layout"], spec.keyboard),
-            "sizing-policy": (told["storage"]["layout"].get("sizing-policy") == "all", spec.storage == "lvm"),
+            **_layout(told["storage"], spec),
         }
         arrived |= {key: pair for key, pair in _optional(told, spec).items() if pair[1]}
     except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:  # an empty section has no keys to ask for

@@ -1,4 +1,4 @@
-"""From an installed disk to an image: the first boot, the seal, the compaction."""
+"""From an installed disk to an image: the first boot, the class and the seal on an overlay, the compaction."""
 
 from __future__ import annotations
 
@@ -27,16 +27,19 @@ if TYPE_CHECKING:
     from builder.vm.qemu import MachineSpec
 
 
-def settle_and_seal(image: Path, machine: MachineSpec, spec: Spec, site: Site) -> Seen:
-    """Boot the installed disk once (cloud-init makes the user and the network), look at it, seal it, power off.
+SEEDED = "! command -v snap > /dev/null || timeout {seconds} snap wait system seed.loaded < /dev/null"
+"""snapd sets itself up in the background of the first boot; tidy.sh says if it did not come to an end."""
+
+
+def settle(image: Path, machine: MachineSpec, spec: Spec, site: Site) -> Seen:
+    """Boot the installed disk once (cloud-init makes the user and the network), look at it, power off.
 
     ``machine`` says how to run it; its disks are set here. Raises InstallError if the system is not what was
     asked for, and what `session` raises.
     """
-    content = spec.content
-    disks = (Disk(image, cache="unsafe", boot=1), payload_disk(site.work / "payload.tar", carried(spec)))
-    nic = replace(machine.nic, restrict=spec.network == "offline" or not content) if machine.nic else None
-    with session(replace(machine, disks=disks, nic=nic), "first-boot", spec.user, site) as system:
+    disks = (Disk(image, cache="unsafe", boot=1), payload_disk(site.work / "payload.tar"))
+    with session(replace(machine, disks=disks), "first-boot", spec.user, site) as system:
+        system.shell.run(SEEDED.format(seconds=int(site.limits.boot)), seconds=site.limits.boot + site.limits.answer)
         site.report(Phase("look", "Looking at the system", 0.65))
         facts = system.facts()
         wrong = [check for check in checks(facts, spec) if not check.good]
@@ -45,12 +48,26 @@ def settle_and_seal(image: Path, machine: MachineSpec, spec: Spec, site: Site) -
                 "The installed system is not what was asked for:\n" + listed(wrong), console=system.line.tail()
             )
         trouble(facts, site.report)
+        site.report(Phase("off", "Powering off", 0.9))
+        system.power_off()
+        return Seen(facts, system.seconds)
+
+
+def provision_and_seal(image: Path, machine: MachineSpec, spec: Spec, site: Site) -> None:
+    """Boot an overlay of a settled system, put the class on it, seal it, power off.
+
+    ``machine`` says how to run it; its disks are set here. Raises InstallError that names a step that failed, and what
+    `session` raises.
+    """
+    content = spec.content
+    disks = (Disk(image, cache="unsafe", boot=1), payload_disk(site.work / "payload.tar", carried(spec)))
+    nic = replace(machine.nic, restrict=spec.network == "offline" or not content) if machine.nic else None
+    with session(replace(machine, disks=disks, nic=nic), "class", spec.user, site) as system:
         if content:
             provision(system, content, DEVICE, site.report)
         seal(system, spec, site.report)
         site.report(Phase("off", "Powering off", 0.9))
         system.power_off()
-        return Seen(facts, system.seconds)
 
 
 def compact(source: Path, image: Path, report: Reporter) -> disk.Info:

@@ -45,9 +45,10 @@ class Stranger:
 
 
 FIRST = Stranger("virtio", "virtio", Nic(mac="52:54:00:c0:ff:ee", slot=0x10))
+SECOND = Stranger("sata", "sata", Nic("e1000", mac="00:1b:21:5a:7a:03", slot=0x13))
 GROUPS: tuple[tuple[Stranger, ...], ...] = (
     (FIRST, Stranger("enlarged", "virtio", Nic(mac="52:54:00:0b:ad:02", slot=0x0A), grown=GROWN)),
-    (Stranger("sata", "sata", Nic("e1000", mac="00:1b:21:5a:7a:03", slot=0x13)),),
+    (SECOND,),
     (Stranger("nvme", "nvme", Nic("vmxnet3", mac="00:50:56:1e:55:04", slot=0x16)),),
     (Stranger("scsi", "scsi", None),),
 )
@@ -57,10 +58,11 @@ GROUPS: tuple[tuple[Stranger, ...], ...] = (
 def chosen(level: str, firmwares: Sequence[str]) -> tuple[tuple[Stranger, ...], ...]:
     """Return the machines of a level, "quick" or "full", group by group; ``firmwares`` is what the image starts under.
 
-    With two of them they take turns, so that each has disks and cards of its own. There must be one at least.
+    With two of them they take turns, so that each has disks and cards of its own. There must be one at least. "quick"
+    is one boot under each.
     """
     if level == "quick":
-        return ((replace(FIRST, firmware=firmwares[0]),),)
+        return tuple((replace(one, firmware=each),) for one, each in zip((FIRST, SECOND), firmwares, strict=False))
     return tuple(
         tuple(replace(one, firmware=firmwares[number % len(firmwares)]) for one in group)
         for number, group in enumerate(GROUPS)

@@ -1,0 +1,202 @@
+"""Settled systems in the cache: installed, booted once, not yet anybody's class. What is built of one needs no install.
+
+One is bases/IDENT/ with disk.qcow2, base.json and the logs of its making; only its owner may read it, for it holds the
+user's password as a hash, as every image does. IDENT is a digest of all that a settled system depends on. Builds boot
+overlays of the disk, which is never written again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from builder import __version__
+from builder.errors import PrebakeError
+from builder.events import Note
+from builder.leftovers import scratch
+from builder.store import locked, shared, unused
+from builder.vm import disk
+from builder.workspace import sync_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from builder.autoinstall.render import Answers
+    from builder.events import Reporter
+    from builder.media.image import Medium
+    from builder.story import Job
+
+FOLDER = "bases"
+DISK, RECORD, LOGS = "disk.qcow2", "base.json", "logs"
+DAY = 86400.0
+FRESH = 7 * DAY
+"""Seconds after which a system with updates from the archive is too old to build on."""
+MOST = 4
+"""How many are kept: those used last."""
+SPARE = 1 << 30
+"""Bytes that stay free when one is copied into a cache on another file system."""
+SCRYPT = {"n": 1 << 14, "r": 8, "p": 1}
+"""As RFC 7914 has it for interactive logins: about 50 ms, 16 MiB."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What base.json says: when the system was made (seconds since 1970), its facts, how long it took to its login."""
+
+    version: Annotated[int, Field(ge=1, le=1)]
+    made: Annotated[float, Field(ge=0)]
+    facts: dict[str, str]
+    seconds: Annotated[float, Field(ge=0)]
+
+
+@dataclass(frozen=True)
+class Base:
+    """A settled system: its disk, and what was seen at its first boot; ``logs`` is None where it was made just now."""
+
+    disk: Path
+    told: Told
+    logs: Path | None = None
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was made."""
+        return max(0.0, time.time() - self.told.made)
+
+    def restore(self, logs: Path) -> None:
+        """Put the logs of its making among those in the folder ``logs``; raises OSError."""
+        if self.logs is not None:
+            shutil.copytree(self.logs, logs, dirs_exist_ok=True)
+
+
+_TOLD = TypeAdapter(Told)
+
+
+def ident(job: Job, medium: Medium, answers: Answers) -> str:
+    """Return the digest of what a settled system is made of: the medium, the answers, the machine, this version.
+
+    The password is in it by way of scrypt alone; the answers are there without its hash, whose salt is new each time.
+    """
+    spec = job.spec
+    if job.origin.sha256:
+        identity = job.origin.sha256
+    else:
+        stat = medium.path.stat()
+        identity = f"{medium.path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
+    text = answers.user_data.replace(answers.password_hash, "*").replace(answers.token, "*")
+    parts = (__version__, identity, text, spec.firmware, str(spec.disk), spec.network, spec.updates, medium.arch or "")
+    rest = hashlib.sha256("\0".join(parts).encode()).digest()
+    secret = spec.user.password_hash or spec.user.password
+    return hashlib.scrypt(secret.encode(), salt=rest, dklen=16, **SCRYPT).hex()
+
+
+def reuse(cache: Path, name: str, *, ages: bool, holding: ExitStack) -> Base | None:
+    """Return the newest settled system of that name, or None: it must be whole and, if it ``ages``, not too old.
+
+    It is kept from being pruned as long as ``holding`` lasts.
+    """
+    place = cache / FOLDER
+    for folder in sorted(place.glob(f"{name}-*"), reverse=True):
+        with ExitStack() as stack, contextlib.suppress(OSError, ImportError, ValidationError, PrebakeError):
+            stack.enter_context(shared(lock_of(folder)))
+            told = _TOLD.validate_json((folder / RECORD).read_bytes())
+            base = Base(folder / DISK, told, folder / LOGS)
+            if not (ages and base.age > FRESH) and disk.check(base.disk).clean:
+                holding.push(stack.pop_all())
+                return base
+    return None
+
+
+@contextmanager
+def making(cache: Path, name: str, report: Reporter) -> Iterator[None]:
+    """Be the only one that makes the settled system of that name; whoever comes second waits, and finds it made.
+
+    Where the cache cannot be written nobody waits.
+    """
+    with ExitStack() as stack:
+        with contextlib.suppress(OSError, ImportError):
+            waiting = "Another build installs the same system; this one waits for it."
+            stack.enter_context(locked(cache / FOLDER / "locks" / f"{name}.make", report, waiting))
+        yield
+
+
+def keep(cache: Path, name: str, made: Base, report: Reporter, holding: ExitStack) -> Base:
+    """Put a settled disk and the logs of its making in the cache; return it, or what it was where that cannot be.
+
+    The disk is moved. It is kept from being pruned as long as ``holding`` lasts.
+    """
+    place = cache / FOLDER
+    target = place / f"{name}-{int(made.told.made):010x}"
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        moves = place.stat().st_dev == made.disk.stat().st_dev
+        if not moves and shutil.disk_usage(place).free < made.disk.stat().st_blocks * 512 + SPARE:
+            report(Note(f"The system is not kept for the next build: there is too little room in {place}."))
+            return made
+        holding.enter_context(shared(lock_of(target)))
+        with scratch(place, f".{name}.building-", "a settled system") as folder:
+            _fill(folder, made, moves=moves)
+            folder.rename(target)
+    except (OSError, ImportError) as error:
+        report(Note(f"The system is not kept for the next build: {error}", "warning"))
+        return made
+    tidy(cache)
+    return Base(target / DISK, made.told)
+
+
+def _fill(folder: Path, made: Base, *, moves: bool) -> None:
+    """Put everything of a settled system in ``folder``, and bring it to the disk; the disk itself comes last."""
+    if made.logs is not None:
+        shutil.copytree(made.logs, folder / LOGS)
+    (folder / RECORD).write_bytes(_TOLD.dump_json(made.told))
+    if not moves:
+        shutil.copyfile(made.disk, folder / DISK)
+    made.disk.chmod(0o400)
+    sync_tree(folder)
+    if moves:
+        with made.disk.open("rb") as data:
+            os.fsync(data.fileno())
+        made.disk.rename(folder / DISK)
+
+
+def tidy(cache: Path) -> None:
+    """Remove those that were used longest ago, so that no more than MOST are left; what is in use stays."""
+    for folder in sorted(folders(cache), key=last_use)[:-MOST]:
+        with unused(lock_of(folder)) as free:
+            if free:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def folders(cache: Path) -> list[Path]:
+    """Return the folders of all settled systems in the cache."""
+    return [path.parent for path in sorted((cache / FOLDER).glob(f"[!.]*/{RECORD}"))]
+
+
+def lock_of(folder: Path) -> Path:
+    """Return the lock that whoever uses a settled system holds."""
+    return folder.parent / "locks" / f"{folder.name}.use"
+
+
+def last_use(folder: Path) -> float:
+    """Return when one was used last, in seconds since 1970."""
+    for path in (lock_of(folder), folder / RECORD):
+        with contextlib.suppress(OSError):
+            return path.stat().st_mtime
+    return 0.0
+
+
+def made_on(folder: Path) -> str:
+    """Return what to say of one in a list: when it was made."""
+    try:
+        made = _TOLD.validate_json((folder / RECORD).read_bytes()).made
+        return time.strftime("made %Y-%m-%d", time.localtime(made))
+    except (OSError, ValidationError, ValueError, OverflowError):
+        return "damaged"
