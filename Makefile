@@ -10,15 +10,17 @@ ISO ?=
 RELEASE ?=
 CLASS ?=
 ARGS ?=
+BOOTS := -n 2 --dist loadfile --no-loadscope-reorder
 SOURCE = $(if $(CLASS),'$(CLASS)') $(if $(ISO),--iso '$(ISO)') $(if $(RELEASE),--release '$(RELEASE)')
 
-.PHONY: help image iso rehearsal test test-fast lint bench fuzz doctor clean wheel host host-rehearsal host-test
+.PHONY: help image iso rehearsal test test-fast test-all lint bench fuzz doctor clean wheel host host-rehearsal host-test
 
 help:
 	@echo "make image [CLASS=FILE] [ISO=FILE]   an image from Ubuntu's live-server ISO, in output/"
 	@echo "make iso   [CLASS=FILE] [ISO=FILE]   the ISO with the answers inside, for a stick or bare metal"
 	@echo "make rehearsal [CLASS=FILE]          the same journey from a medium made on the spot"
-	@echo "make test, test-fast    all tests; those that boot nothing"
+	@echo "make test, test-fast    the tests; those that boot nothing"
+	@echo "make test-all           also boots much like others"
 	@echo "make lint, bench, fuzz, doctor, wheel, clean"
 
 host:
@@ -53,7 +55,12 @@ doctor: $(READY)
 test: host-test
 	@$(MAKE) --no-print-directory $(READY)
 	$(VENV)/bin/pytest -m "not boot" -q -n auto --dist worksteal
-	$(VENV)/bin/pytest -m boot -v -n 2 --dist loadfile
+	$(VENV)/bin/pytest -m "boot and not rare" -v $(BOOTS)
+
+test-all: host-test
+	@$(MAKE) --no-print-directory $(READY)
+	$(VENV)/bin/pytest -m "not boot" -q -n auto --dist worksteal
+	$(VENV)/bin/pytest -m boot -v $(BOOTS)
 
 test-fast: host-test
 	@$(MAKE) --no-print-directory $(READY)

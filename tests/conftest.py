@@ -16,6 +16,23 @@ from tests import mirror
 from tests.command_line import environment
 from tests.journey import CLASSES, NAMES, published, readable
 
+LONGEST_FIRST = ("test_journey.py", "test_failures.py", "test_failures_machine.py", "test_media_boot.py")
+"""Files that boot, as they are begun; what needs the image that the first one makes is not among them."""
+LAST = ("test_journey_class.py",)
+"""What needs that image: begun sooner it would wait for it."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the boots in an order that keeps two processes busy to the end."""
+
+    def place(item: pytest.Item) -> int:
+        name = item.path.name
+        if name in LAST:
+            return len(LONGEST_FIRST) + 1
+        return LONGEST_FIRST.index(name) if name in LONGEST_FIRST else len(LONGEST_FIRST)
+
+    items.sort(key=place)
+
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
@@ -55,7 +72,7 @@ def _build(iso: Path, base: Path) -> tuple[str, str, str]:
         mirror.serving(published(iso)) as server,
         subprocess.Popen(
             mirror.pinned_command(
-                server, base / "cache", "image", CLASSES / "offline.yaml", *NAMES, "-o", output, "-v"
+                server, base / "cache", "image", CLASSES / "offline.yaml", *NAMES, "-o", output, "-v", "--prove", "full"
             ),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,6 +12,7 @@ from tests.journey import MISSING
 from tests.provoke import FAILURES, Failure, Seen, fail
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 MARKS = [
@@ -34,6 +35,19 @@ MACHINE = (
     "boot menu lost",
 )
 """The failures of the guest, the machine and this host; all others are the installer's. Two files share the time."""
+
+
+RARE = frozenset(
+    {
+        *("answers invalid", "no disk", "installer killed", "reboot loop", "little memory"),
+    }
+)
+"""Failures whose way to be known is that of another one."""
+
+
+def cases(names: Iterable[str]) -> list[Any]:
+    """Return failures as parameters of a test."""
+    return [pytest.param(name, marks=[pytest.mark.rare] if name in RARE else []) for name in names]
 
 
 class Provoked:

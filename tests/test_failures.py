@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from builder.vm import disk
-from tests.failing import MACHINE, MARKS, Provoked, known_named_and_kept
+from tests.failing import MACHINE, MARKS, Provoked, cases, known_named_and_kept
 from tests.provoke import FAILURES
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def provoked(iso: Path, tmp_path_factory: pytest.TempPathFactory) -> Provoked:
     return Provoked(iso, tmp_path_factory)
 
 
-@pytest.mark.parametrize("name", [name for name in FAILURES if name not in MACHINE])
+@pytest.mark.parametrize("name", cases(name for name in FAILURES if name not in MACHINE))
 def test_it_is_known_named_and_leaves_its_evidence(provoked: Provoked, name: str) -> None:
     known_named_and_kept(FAILURES[name], provoked[name])
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.failing import MACHINE, MARKS, Provoked, known_named_and_kept
+from tests.failing import MACHINE, MARKS, Provoked, cases, known_named_and_kept
 from tests.provoke import FAILURES
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def provoked(iso: Path, tmp_path_factory: pytest.TempPathFactory) -> Provoked:
     return Provoked(iso, tmp_path_factory)
 
 
-@pytest.mark.parametrize("name", MACHINE)
+@pytest.mark.parametrize("name", cases(MACHINE))
 def test_it_is_known_named_and_leaves_its_evidence(provoked: Provoked, name: str) -> None:
     known_named_and_kept(FAILURES[name], provoked[name])
 

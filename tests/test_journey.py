@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 import shutil
 import socket
 import time
@@ -48,6 +49,7 @@ pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}"),
 ]
 SPEC = Spec(name="journey", network="offline")
+FACT = re.compile(r"^([a-z-]+)=(.*?)\r?$", re.MULTILINE)
 LEFT = {"journey.qcow2", "console.cast", "manifest.json", "SHA256SUMS", "logs"}
 
 
@@ -64,9 +66,15 @@ def test_it_ends_with_the_images_path_and_everything_beside_it(built: tuple[Path
     told = json.loads((place / "manifest.json").read_text())
     (row,) = told["builds"][0]["files"]
     assert row["sha256"] == hashlib.sha256(image.read_bytes()).hexdigest()
-    assert set(told["prebake"]["seconds"]) >= {"medium", "remaster", "install", "settle", "compact", "prove"}
+    assert set(told["prebake"]["seconds"]) >= {"medium", "remaster", "install", "settle", "class", "prove"}
     proved = told["prebake"]["proved"]
-    assert (proved["level"], [boot["boot"] for boot in proved["boots"]]) == ("quick", ["virtio"])
+    assert (proved["level"], [boot["boot"] for boot in proved["boots"]]) == (
+        "full",
+        ["virtio", "enlarged", "sata", "nvme", "scsi"],
+    )
+    firmwares = [boot["machine"].split(", ")[-1] for boot in proved["boots"]]
+    assert firmwares == ["BIOS", "BIOS", "UEFI", "BIOS", "UEFI"]
+    assert told["prebake"]["base"]["reused"] is False
     origin = told["prebake"]["medium"]["origin"]
     assert origin["signature"] == "verified"
     assert origin["key"] == mirror.key().extract_certificate().fingerprint.upper()
@@ -76,7 +84,7 @@ def test_it_ends_with_the_images_path_and_everything_beside_it(built: tuple[Path
     assert " left)" not in text, "a time was told that nobody can know"
     (entry,) = runs.read(place.parent.parent / "cache/prebake/pace.json")
     (kept,) = entry.runs
-    assert {"install", "install/late-commands", "settle/seal", "publish"} <= set(kept.marks)
+    assert {"install", "install/late-commands", "class/seal", "publish"} <= set(kept.marks)
     console = (place / "logs/console.log").read_bytes()
     assert b"subiquity/Install/install/curtin_install" in console
     assert b"prebake-sentinel:installed:" in console
@@ -96,6 +104,23 @@ def test_the_password_is_nowhere(built: tuple[Path, str, str]) -> None:
             data = path.read_bytes()
             assert b"powercoders" not in data, path
             assert b"$6$" not in data, path
+
+
+def test_the_image_has_been_on_every_kind_of_machine(built: tuple[Path, str, str]) -> None:
+    """`--prove full`: five machines, two of them side by side, and what each of them said of itself."""
+    logs = built[0].parent / "logs"
+    names = {"virtio": "proof", **{name: f"proof-{name}" for name in ("enlarged", "sata", "nvme", "scsi")}}
+    said = {
+        name: dict(FACT.findall((logs / f"{log}.log").read_text("utf-8", "replace"))) for name, log in names.items()
+    }
+    firmwares = {name: facts["firmware"] for name, facts in said.items()}
+    assert firmwares == {"virtio": "bios", "enlarged": "bios", "sata": "uefi", "nvme": "bios", "scsi": "uefi"}
+    addresses = {name: facts["addresses"] for name, facts in said.items()}
+    assert addresses == dict.fromkeys(["virtio", "enlarged", "sata", "nvme"], "10.0.2.15/24") | {"scsi": ""}
+    assert len({facts["machine-id"] for facts in said.values()}) == len(said)
+    assert int(said["enlarged"]["root-size"]) - int(said["virtio"]["root-size"]) > 3 * GIB
+    told = json.loads((built[0].parent / "manifest.json").read_text())["prebake"]["proved"]
+    assert told["between"] == ["clones differ in their machine-id"]
 
 
 def line_of(path: Path) -> socket.socket:
@@ -145,6 +170,7 @@ def test_an_image_that_is_not_sealed_fails_its_proof(
 
     That boot has also made an identity, secrets and logs, which every copy of this copy would share.
     """
+    before = hashlib.sha256(built[0].read_bytes()).digest()
     spoiled = tmp_path / "spoiled.qcow2"
     disk.create(spoiled, None, backing=built[0], backing_format="qcow2")
     probe = accel.choose("auto", "amd64")
@@ -155,11 +181,13 @@ def test_an_image_that_is_not_sealed_fails_its_proof(
         system.shell.must(["passwd", "-d", "root"], seconds=60)
         system.power_off()
     monkeypatch.setenv("CI", "true")
-    result = prebake("verify", spoiled, "--json", "--strict", "--evidence", tmp_path / "evidence")
+    options = ("--json", "--strict", "--firmware", "bios", "--cpus", "1", "--evidence", tmp_path / "evidence")
+    result = prebake("verify", spoiled, *options)
     assert result.code == 11, result.err
     told = json.loads(result.out)
     bad = {row["check"] for row in told["checks"] if not row["good"]}
     left = {"no secret of another system", "no backups of the passwords"}
+    assert hashlib.sha256(built[0].read_bytes()).digest() == before
     assert bad == {"no installer logs", "root has no password"} | left
     assert told["evidence"] == str(tmp_path / "evidence")
     assert b"powercoders" not in (tmp_path / "evidence/proof.log").read_bytes()
@@ -236,7 +264,7 @@ def plain_iso() -> Path:
 CLASS = r"""
 extends: CLASSES/plain.yaml
 name: uefi
-firmware: uefi
+firmware: [uefi, bios]
 storage: lvm
 disk: 8G
 swap: 256M
@@ -264,7 +292,7 @@ def test_a_class_under_uefi_with_lvm_and_a_talking_kernel(plain_iso: Path, tmp_p
         del server.files["/24.04/SHA256SUMS.gpg"]
         result = prebake(
             "image", tmp_path / "it.yaml", "--mirror", server.url, "--insecure-skip-signature", "--offline",
-            "-o", tmp_path / "output", "--password-file", secret,
+            "-o", tmp_path / "output", "--password-file", secret, "--cpus", "1",
             env={"XDG_CACHE_HOME": str(tmp_path / "cache")},
         )  # fmt: skip
     assert result.code == 0, result.err
@@ -274,13 +302,14 @@ def test_a_class_under_uefi_with_lvm_and_a_talking_kernel(plain_iso: Path, tmp_p
     told = json.loads((image.parent / "manifest.json").read_text())["prebake"]
     assert told["medium"]["origin"]["signature"] == "skipped"
     assert told["system"]["firmware"] == "uefi"
+    assert [boot["machine"].split(", ")[-1] for boot in told["proved"]["boots"]] == ["UEFI", "BIOS"]
     assert "console=ttyS0,115200n8" in told["system"]["cmdline"]
     assert "autoinstall" not in told["system"]["cmdline"]
     assert told["image"]["virtual_size"] == 8 * GIB
     console = (image.parent / "logs/console.log").read_bytes()
     assert b"Linux version" in console
     assert b"configuring lvm_volgroup" in console
-    first = (image.parent / "logs/first-boot.log").read_bytes()
+    first = (image.parent / "logs/class.log").read_bytes()
     assert b"swap: /swap.img 268431360" in first  # less its header
     assert b"/srv/it's here/notes.txt student:student 640" in first
     assert b"Ann O'Hara" in first

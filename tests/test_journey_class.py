@@ -9,13 +9,17 @@ import contextlib
 import functools
 import hashlib
 import http.server
+import json
+import subprocess
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from builder import boot
+from builder.bases import DISK
 from builder.command import run
 from builder.errors import InstallError
 from builder.events import silent
@@ -26,11 +30,14 @@ from builder.install.site import Site
 from builder.spec import Content, File, Snap, Spec
 from builder.vm import accel, disk
 from builder.vm.qemu import Disk, Nic
-from tests.journey import MISSING
+from tests import mirror
+from tests.command_line import environment
+from tests.journey import CLASSES, MISSING, published
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from subprocess import CompletedProcess
 
 pytestmark = [
     pytest.mark.boot,
@@ -123,3 +130,71 @@ def test_content_is_put_on_and_what_fails_is_named(built: tuple[Path, str, str],
         outcome = system.shell.run(f"sh {system.scripts}/command.sh /tmp/bad", seconds=60)
         assert (outcome.code, outcome.output.strip()) == (42, "to-be-seen")
         system.power_off()
+
+
+def another(built: tuple[Path, str, str], iso: Path, folder: Path, run: str, *more: object) -> CompletedProcess[str]:
+    """Build another class of the system that ``built`` has left in its cache, with the command a person types."""
+    cache = built[0].parents[2] / "cache"
+    told = {"extends": str(CLASSES / "offline.yaml"), "name": "another", "hostname": "ubuntu", "run": [run]}
+    (folder / "another.yaml").write_text(yaml.safe_dump(told))
+    with mirror.serving(published(iso)) as server:
+        argv = mirror.pinned_command(
+            server, cache, "image", folder / "another.yaml", "-o", folder / "output", "--cpus", "1", *more
+        )
+        env = environment({"XDG_CACHE_HOME": str(cache)})
+        return subprocess.run(
+            argv, capture_output=True, text=True, check=False, env=env, cwd=folder, stdin=subprocess.DEVNULL
+        )
+
+
+def test_another_class_installs_nothing(built: tuple[Path, str, str], iso: Path, tmp_path: Path) -> None:
+    """One boot for the class, two for the proof: about three minutes."""
+    done = another(built, iso, tmp_path, "echo here > /srv/class; cat /etc/machine-id > /srv/id")
+    assert done.returncode == 0, done.stderr
+    assert "Nothing is installed: the same system was" in done.stderr
+    image = tmp_path / "output/another/another.qcow2"
+    assert done.stdout.strip() == str(image)
+    assert disk.info(image).backing is None
+    told = json.loads((image.parent / "manifest.json").read_text())["prebake"]
+    assert told["base"]["reused"] is True
+    assert not {"remaster", "install", "settle"} & set(told["seconds"])
+    before = json.loads((built[0].parent / "manifest.json").read_text())["prebake"]
+    assert told["base"]["made"] == before["base"]["made"]
+    assert told["image"]["compression"] == "zstd"
+    logs = image.parent / "logs"
+    assert b"prebake-sentinel:installed:" in (logs / "console.log").read_bytes(), "how its system was installed"
+    assert b"class" in (logs / "class.log").read_bytes()
+    for path in image.parent.rglob("*"):
+        if path.is_file() and path != image:
+            assert not any(word in path.read_bytes() for word in (b"powercoders", b"$6$")), path
+
+
+@pytest.mark.parametrize(
+    ("run", "more", "code", "words"),
+    [
+        ("fallocate -l 100G /srv/much", (), 8, ("step 1 of 1", "disk is full", "--disk")),
+        ("echo before; sleep 100000", ("--step-timeout", "20"), 9, ("step 1 of 1", "before", "--step-timeout")),
+    ],
+)
+def test_a_class_that_fails_leaves_the_system_as_it_was(  # noqa: PLR0917
+    built: tuple[Path, str, str],
+    iso: Path,
+    tmp_path: Path,
+    run: str,
+    more: tuple[str, ...],
+    code: int,
+    words: tuple[str, ...],
+) -> None:
+    """A class that fills the disk, and one that hangs: a minute each."""
+    place = built[0].parents[2] / "cache/prebake/bases"
+    (base,) = place.glob(f"[!.]*/{DISK}")
+    before = hashlib.sha256(base.read_bytes()).digest()
+    done = another(built, iso, tmp_path, run, *more)
+    assert (done.returncode, done.stdout) == (code, ""), done.stderr
+    said = " ".join(done.stderr.split())
+    for each in words:
+        assert each in said
+    assert [path.name for path in (tmp_path / "output").iterdir()] == ["another.failed"]
+    kept = {path.name for path in (tmp_path / "output/another.failed").iterdir()}
+    assert {"console.log", "console.cast", "class.log", "error.txt", "user-data", "host.json"} <= kept
+    assert hashlib.sha256(base.read_bytes()).digest() == before
