@@ -120,7 +120,7 @@ def test_the_image_has_been_on_every_kind_of_machine(built: tuple[Path, str, str
     assert len({facts["machine-id"] for facts in said.values()}) == len(said)
     assert int(said["enlarged"]["root-size"]) - int(said["virtio"]["root-size"]) > 3 * GIB
     told = json.loads((built[0].parent / "manifest.json").read_text())["prebake"]["proved"]
-    assert told["between"] == ["clones differ in their machine-id"]
+    assert "clones differ in their machine-id" in told["between"]
 
 
 def line_of(path: Path) -> socket.socket:
