@@ -35,7 +35,8 @@ from builder.rehearsal.build import rehearsal_iso
 from builder.store import cache_folder
 from builder.story import IsoJob, Job
 from builder.talk import talking
-from builder.vm import accel
+from builder.vm import accel, features
+from builder.vm.disk import COMPRESSIONS
 from builder.workspace import check_place, existing_parent
 
 if TYPE_CHECKING:
@@ -77,6 +78,13 @@ cli.add_command(verify_command)
     help="Boot the image once per firmware, or on every kind of disk and card.",
 )
 @click.option("--fresh", is_flag=True, help="Install the system even if the same one is in the cache.")
+@click.option(
+    "--compression",
+    type=click.Choice(COMPRESSIONS),
+    default="zstd",
+    show_default=True,
+    help="zlib is larger, and can be read by QEMU before 5.1 and by other hypervisors' tools.",
+)
 @click.option("--force", is_flag=True, help="Replace an image of that name, once the new one is whole.")
 @click.option("--keep", is_flag=True, help="After a failure keep the disk with the evidence.")
 @click.option("--console", is_flag=True, help="Show the guest's serial console as it comes.")
@@ -91,6 +99,7 @@ def image(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
     given |= {"release": wanted.model.release, "arch": wanted.model.arch}
     if given["iso"] is None:
         accel.choose(given["accel"], given["arch"], silent)
+        features.check_compression(given["compression"])
     needs = wanted.own.needs if wanted.own else ""
     spec = settled(wanted.spec, wanted.model.arch, ui, needs=needs) if given["iso"] is None else wanted.spec
     with medium_of(given, ui) as medium:
@@ -113,6 +122,7 @@ def image(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
             silent_seconds=given["stall_timeout"],
             prove=given["prove"],
             fresh=given["fresh"],
+            compression=given["compression"],
         )
         ui.result(str(pipeline.build_image(job, ui)))
 

@@ -36,7 +36,7 @@ from builder.outcome import GUEST_LOGS, describe, finish_logs, keep_evidence, pu
 from builder.pace import Pace
 from builder.store import cache_folder
 from builder.story import Story
-from builder.vm import accel, disk
+from builder.vm import accel, disk, features
 from builder.workspace import check_free, check_place, deliver, existing_parent, workspace
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ def _build(job: Job, report: Pace) -> Path:
             check_layout(job.spec, medium, job.own)
             check_free(existing_parent(job.output), 3 * medium.size + (1 << 30), "The build")
             probe = accel.choose(job.accel, arch, report)
+            features.check_compression(job.compression)
             check_patience(medium, probe.name, report)
             limits = patience(probe.speed, install=job.install_seconds, silence=job.silent_seconds)
             answers = answers_for(job.spec, medium, own=job.own, folders=job.folders)
@@ -128,7 +129,7 @@ def _made(ground: Ground, base: Base | None) -> Path:
                 stages.provision_and_seal(target, machine, job.spec, site)
             with story.stage("compact", "Compacting"):
                 image = work / "result" / job.image.name
-                info = stages.compact(target, image, report)
+                info = stages.compact(target, image, report, compression=job.compression)
             with story.stage("prove", "Proving the image"):
                 firmwares = firmwares_of(image, job.spec, machine.arch, job.prove)
                 plan = prove.Plan(job.prove, firmwares, base.told.facts["machine-id"])

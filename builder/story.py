@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from builder.autoinstall.own import OwnAnswers
     from builder.events import Reporter
     from builder.spec import Spec
+    from builder.vm.disk import Compression
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Job:
 
     ``release`` and ``arch`` are what was asked for, if it was; ``own`` are an instructor's own answers; ``folders``
     hold templates that go before ours; ``prove`` is how much of the image is proved, "quick" or "full"; ``fresh``
-    installs the system even if it is in the cache.
+    installs the system even if it is in the cache; ``compression`` is how the image's clusters are packed.
     """
 
     spec: Spec
@@ -44,6 +45,7 @@ class Job:
     silent_seconds: float | None = None
     prove: str = "quick"
     fresh: bool = False
+    compression: Compression = "zstd"
 
     @property
     def target(self) -> Path:

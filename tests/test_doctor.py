@@ -101,6 +101,15 @@ def test_qemu_img_without_zstd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert trouble is not None
     assert trouble.reason == f"qemu-img makes no qcow2 with zstd compression (it says: {words})"
     assert "one built by yourself needs --enable-zstd" in str(trouble.fix)
+    with pytest.raises(HostError, match=r"^This host's qemu-img makes no qcow2 with zstd compression \(") as caught:
+        features.check_compression("zstd")
+    assert "--compression zlib" in str(caught.value.hint)
+    features.check_compression("zlib")
+    refused = inside("image", "--medium", "rehearsal", "--accel", "tcg", "-o", tmp_path / "output")
+    assert (refused.code, refused.out) == (4, "")
+    assert "makes no qcow2 with zstd" in refused.err
+    assert "--compression zlib" in refused.err
+    assert not (tmp_path / "output").exists()
 
 
 @needs_qemu

@@ -429,7 +429,7 @@ def test_the_pipeline_learns_and_tells(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("builder.pipeline.disk.create", lambda path, *_: path.touch())
     monkeypatch.setattr("builder.pipeline.bases.reuse", lambda *_, **__: None)
     monkeypatch.setattr(pipeline, "inspect", lambda _path: medium)
-    for name in ("stages", "prove"):
+    for name in ("stages", "prove", "features"):
         monkeypatch.setattr(pipeline, name, MagicMock())
     chosen = SimpleNamespace(name="tcg", speed=1.0)
     monkeypatch.setattr(pipeline, "accel", SimpleNamespace(choose=lambda *_: chosen))

@@ -70,12 +70,12 @@ def provision_and_seal(image: Path, machine: MachineSpec, spec: Spec, site: Site
         system.power_off()
 
 
-def compact(source: Path, image: Path, report: Reporter) -> disk.Info:
-    """Write ``source`` as a small qcow2 with zstd clusters and no backing file; return what it is.
+def compact(source: Path, image: Path, report: Reporter, *, compression: disk.Compression = "zstd") -> disk.Info:
+    """Write ``source`` as a small qcow2 with compressed clusters and no backing file; return what it is.
 
     Raises VerificationError if the result has errors, CommandError if qemu-img fails.
     """
-    disk.convert(source, image, compression="zstd", report=report)
+    disk.convert(source, image, compression=compression, report=report)
     found = disk.check(image)
     info = disk.info(image)
     if not found.clean or info.backing is not None:

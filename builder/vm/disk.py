@@ -18,7 +18,7 @@ import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from builder import command
 from builder.events import Progress, silent
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 WRITES_AT_ONCE = 200
 """How many extents one start of qemu-io writes: far below any limit on arguments."""
+
+Compression = Literal["zstd", "zlib"]
+"""How a qcow2's clusters are packed: zstd is smaller and faster, zlib is what QEMU before 5.1 and others read too."""
+COMPRESSIONS: tuple[Compression, ...] = get_args(Compression)
 
 PERCENT = re.compile(rb"\(\s*(\d+(?:\.\d+)?)/100%\)")
 """How ``qemu-img -p`` says how far it is."""
@@ -209,7 +213,7 @@ def convert(
     *,
     source_format: str = "qcow2",
     form: str = "qcow2",
-    compression: Literal["zstd", "zlib"] | None = None,
+    compression: Compression | None = None,
     options: Sequence[str] = (),
     report: Reporter = silent,
 ) -> None:

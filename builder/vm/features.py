@@ -20,6 +20,8 @@ from builder.vm.qemu import Disk, MachineSpec, Nic, Port
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from builder.vm.disk import Compression
+
 OLDEST = (6, 0)
 """The oldest QEMU that takes the arguments of `qemu.argv`: the first with ``-action``."""
 PICTURES = (7, 1)
@@ -79,6 +81,13 @@ def version(arch: str) -> tuple[int, int] | None:
     """
     match = NUMBER.search(_told(arch, "--version"))
     return (int(match[1]), int(match[2])) if match else None
+
+
+def check_compression(compression: Compression) -> None:
+    """Make sure that this host's qemu-img can pack a qcow2 in that way. Raises HostError, also if it is missing."""
+    trouble = _zstd("") if compression == "zstd" else None
+    if trouble is not None:
+        raise HostError(f"This host's {trouble.reason}.", hint=trouble.fix)
 
 
 def devices(arch: str) -> tuple[str, ...]:
@@ -157,7 +166,7 @@ def _zstd(_arch: str) -> Trouble | None:
     words = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["it said nothing"]
     return Trouble(
         f"qemu-img makes no qcow2 with zstd compression (it says: {words[-1].rstrip('.')})",
-        _reinstall("qemu-img", "--enable-zstd, with libzstd"),
+        f"{_reinstall('qemu-img', '--enable-zstd, with libzstd')}; or pack with zlib: --compression zlib",
     )
 
 
