@@ -59,10 +59,17 @@ def describe(
         "base": {"made": int(base.told.made), "reused": "install" not in story.seconds},
         "seconds": story.seconds,
         "login_seconds": {"first": round(base.told.seconds, 1), "again": round(again.seconds, 1)},
-        "image": {"virtual_size": info.size, "size": info.allocated, "compression": info.compression},
+        "image": {"virtual_size": info.size, **used(again), "size": info.allocated, "compression": info.compression},
+        **({"sizes": again.sizes} if again.sizes else {}),
         "system": {key: again.facts.get(key) for key in ("system", "kernel", "firmware", "cmdline")},
         "proved": proof.to_json(),
     }
+
+
+def used(seen: Seen) -> dict[str, int]:
+    """Return how many bytes of the disk the root file system has in use, or nothing where the system does not tell."""
+    told = seen.facts.get("root-used", "")
+    return {"used": int(told)} if told.isdecimal() else {}
 
 
 def public(spec: Spec) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def _made(ground: Ground, base: Base | None) -> Path:
                 info = stages.compact(target, image, report, compression=job.compression)
             with story.stage("prove", "Proving the image"):
                 firmwares = firmwares_of(image, job.spec, machine.arch, job.prove)
-                plan = prove.Plan(job.prove, firmwares, base.told.facts["machine-id"])
+                plan = prove.Plan(job.prove, firmwares, base.told.facts["machine-id"], sizes=True)
                 proof = prove.prove(image, machine, job.spec, site, plan)
                 proof.refuse_bad()
             with story.stage("publish", "Writing manifest and checksums"):

@@ -75,6 +75,9 @@ def test_it_ends_with_the_images_path_and_everything_beside_it(built: tuple[Path
     firmwares = [boot["machine"].split(", ")[-1] for boot in proved["boots"]]
     assert firmwares == ["BIOS", "BIOS", "UEFI", "BIOS", "UEFI"]
     assert told["prebake"]["base"]["reused"] is False
+    sizes = told["prebake"]["sizes"]
+    assert sizes["/"] > sizes["/usr"] > sizes["/usr/lib"] > 0
+    assert told["prebake"]["image"]["used"] > sizes["/usr"]
     origin = told["prebake"]["medium"]["origin"]
     assert origin["signature"] == "verified"
     assert origin["key"] == mirror.key().extract_certificate().fingerprint.upper()

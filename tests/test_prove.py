@@ -247,7 +247,9 @@ class Faked:
                     raise told
                 faked.open.append(name)
                 faked.most = max(faked.most, len(faked.open))
-                return SimpleNamespace(facts=lambda: told, seconds=30.0, shell=MagicMock(), limits=site.limits)
+                return SimpleNamespace(
+                    facts=lambda: told, seconds=30.0, shell=MagicMock(), limits=site.limits, scripts="/s"
+                )
 
             def __exit__(self, *_: object) -> None:
                 faked.open.remove(name)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from builder.errors import InstallError, StalledError, VerificationError
 from builder.events import Phase
-from builder.image import expect, strangers
+from builder.image import expect, sizes, strangers
 from builder.image.facts import Check
 from builder.image.provision import lists, proof
 from builder.image.seal import freed
@@ -30,10 +30,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a system said of itself, and how many seconds it took to its login prompt."""
+    """What a system said of itself, and how many seconds it took to its login prompt; ``sizes`` as `sizes.parse`'s."""
 
     facts: dict[str, str]
     seconds: float
+    sizes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,14 @@ class Plan:
     """How much is proved: ``level`` "quick" or "full", under ``firmwares``, at least one.
 
     ``machine_id`` is that of the system the image was made from, if known; without ``strict`` an image need not be as
-    prebake makes them.
+    prebake makes them; ``sizes`` has the first boot count what takes the room.
     """
 
     level: str = "quick"
     firmwares: Sequence[str] = ("bios",)
     machine_id: str | None = None
     strict: bool = True
+    sizes: bool = False
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,8 @@ class _Prover:
             *proof(system, self._spec.content),
             replace(freed(facts, self._info), required=plan.strict),
         ]
-        seen = Seen(facts, system.seconds)
+        counted = sizes.measured(system) if plan.sizes and not self.done.boots else {}
+        seen = Seen(facts, system.seconds, counted)
         self.done.boots.append(Boot(stranger, seen, tuple(expect.named(stranger.name, found))))
         return seen
 
