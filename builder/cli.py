@@ -70,6 +70,7 @@ cli.add_command(verify_command)
 @CPUS
 @click.option("--timeout", type=click.FloatRange(min=1), metavar="SECONDS", help="Longest install.")
 @click.option("--stall-timeout", type=click.FloatRange(min=1), metavar="SECONDS", help="Longest silence.")
+@click.option("--step-timeout", type=click.FloatRange(min=1), metavar="SECONDS", help="Longest step of a class.")
 @click.option(
     "--prove",
     type=click.Choice(LEVELS),
@@ -120,6 +121,7 @@ def image(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
             keep=given["keep"],
             install_seconds=given["timeout"],
             silent_seconds=given["stall_timeout"],
+            step_seconds=given["step_timeout"],
             prove=given["prove"],
             fresh=given["fresh"],
             compression=given["compression"],

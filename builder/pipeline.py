@@ -101,7 +101,8 @@ def _build(job: Job, report: Pace) -> Path:
             probe = accel.choose(job.accel, arch, report)
             features.check_compression(job.compression)
             check_patience(medium, probe.name, report)
-            limits = patience(probe.speed, install=job.install_seconds, silence=job.silent_seconds)
+            told = {"install": job.install_seconds, "silence": job.silent_seconds, "step": job.step_seconds}
+            limits = patience(probe.speed, **told)
             answers = answers_for(job.spec, medium, own=job.own, folders=job.folders)
             ground = Ground(job, medium, answers, probe.name, limits, story, holding)
             base = reused(ground)

@@ -43,6 +43,7 @@ class Job:
     keep: bool = False
     install_seconds: float | None = None
     silent_seconds: float | None = None
+    step_seconds: float | None = None
     prove: str = "quick"
     fresh: bool = False
     compression: Compression = "zstd"

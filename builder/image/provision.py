@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from builder.errors import InstallError
+from builder.errors import InstallError, PrebakeError, StalledError
 from builder.events import Phase
-from builder.image.facts import Check
+from builder.image.facts import MIB, Check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
     from builder.events import Reporter
     from builder.image.session import Session
+    from builder.image.shell import Outcome
     from builder.spec import Content
 
 FOLDER = "class"
@@ -24,6 +27,19 @@ PACKAGES = "packages.txt"
 PLACE = "/var/tmp/prebake-class"  # noqa: S108 - root's own, mode 0700, on the guest
 TAIL = 20
 SHOWN = 60
+MEND = "Mend the class file; the words above are the step's own. Everything before it went well."
+WAITS = (
+    "Does a command of the class's wait for input, of which it gets none, or for the network? If it only takes its "
+    "time, give a step more: --step-timeout SECONDS."
+)
+LARGER = "Make the disk larger: `disk:` in the class file, or --disk."
+DF = re.compile(r"^\S+\s+(\d+)\s+\d+\s+(\d+)\s+\S+\s+/$", re.ASCII | re.MULTILINE)
+"""A row of ``df -P -k``: what the root file system has, and what is left of it for ordinary programs, in KiB."""
+FULL = 16 * MIB
+"""With less than so much left the disk is full."""
+NO_ROOM = re.compile(r"No space left on device|have enough free space")
+TAKEN_BACK = 1024 * MIB
+"""How much a program that said so may have given back: dpkg removes what it could not unpack as a whole."""
 
 
 @dataclass(frozen=True)
@@ -67,22 +83,56 @@ def steps(content: Content, scripts: str) -> Iterator[Step]:
 def provision(system: Session, content: Content, device: str, report: Reporter) -> None:
     """Carry out all steps on a running system; what they say is on the console.
 
-    Raises InstallError that names the step that failed, its exit code and its last words.
+    Raises InstallError that names the step that failed, its exit code and its last words, and says so if the disk is
+    full; StalledError that names the one that did not end in time; MachineError if the machine ends.
     """
     system.shell.must(["mkdir", "-m", "0700", "-p", PLACE], seconds=system.limits.answer)
     if content.files or content.commands:
-        system.shell.must(["tar", "-xf", device, "-C", PLACE, FOLDER], seconds=system.limits.boot)
+        argv = ("tar", "-xf", device, "-C", PLACE, FOLDER)
+        outcome = system.shell.run(shlex.join(argv), seconds=system.limits.boot)
+        if outcome.code:
+            raise _failed(system, "The class's files and commands could not be unpacked.", None, outcome)
     todo = list(steps(content, system.scripts))
     for number, step in enumerate(todo):
         report(Phase(f"class-{number + 1}", step.title, 0.65 + 0.15 * number / len(todo)))
-        outcome = system.shell.run(shlex.join(step.argv), seconds=system.limits.install)
+        which = f"The class's step {number + 1} of {len(todo)}"
+        outcome = _carried_out(system, step, which)
         if outcome.code:
-            raise InstallError(
-                f"The class's step {number + 1} of {len(todo)} failed with exit code {outcome.code}: {step.title}.",
-                hint="Mend the class file; the words above are the step's own. Everything before it went well.",
-                console=outcome.output.splitlines()[-TAIL:],
-            )
+            raise _failed(system, f"{which} failed with exit code {outcome.code}: {step.title}.", MEND, outcome)
     system.shell.must(["rm", "-rf", PLACE], seconds=system.limits.answer)
+
+
+def _carried_out(system: Session, step: Step, which: str) -> Outcome:
+    try:
+        return system.shell.run(shlex.join(step.argv), seconds=system.limits.step)
+    except StalledError as error:
+        message = f"{which} has not ended after {system.limits.step:.0f} s: {step.title}."
+        if not error.console:
+            message += " It has said nothing."
+        raise StalledError(message, hint=WAITS, console=error.console) from error
+
+
+def _failed(system: Session, message: str, hint: str | None, outcome: Outcome) -> InstallError:
+    """Return the error for what went wrong on a system, which may no longer answer why."""
+    with contextlib.suppress(PrebakeError):
+        told = system.shell.run("df -P -k /", seconds=system.limits.answer).output
+        if full := full_disk(told, outcome.output):
+            message, hint = f"{message} {full}", LARGER
+    return InstallError(message, hint=hint, console=outcome.output.splitlines()[-TAIL:])
+
+
+def full_disk(told: str, words: str) -> str:
+    """Return what is to be said of the root file system if it is full, or was when ``words`` were said; else nothing.
+
+    ``told`` is what ``df -P -k /`` says.
+    """
+    row = DF.search(told)
+    if row is None:
+        return ""
+    size, left = int(row[1]) << 10, int(row[2]) << 10
+    if left >= (TAKEN_BACK if NO_ROOM.search(words) else FULL):
+        return ""
+    return f"The disk is full: {left // MIB} MiB of {size / (1 << 30):.1f} GiB are left."
 
 
 def proof(system: Session, content: Content) -> list[Check]:

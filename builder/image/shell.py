@@ -139,12 +139,21 @@ class RootShell:
             self._line.send(line)
 
     def run(self, command: str, *, seconds: float) -> Outcome:
-        """Run one line of shell as root, at most ``seconds``; return its output and exit code."""
+        """Run one line of shell as root, at most ``seconds``, with nothing to read; return its output and exit code.
+
+        Raises StalledError with the last lines of its output if it does not end, MachineError if the machine does,
+        InstallError if the kernel panics.
+        """
         self._count += 1
         mark = f"{self._mark}-{self._count}"
         self._line.send(f"echo 'begin-''{mark}'; {{ {command}; }} < /dev/null 2>&1; echo 'end-''{mark}' $?")
         self._wait([rb"begin-" + mark.encode() + rb"\r*\n"], seconds, "The root shell")
-        _, match, output = self._wait([rb"end-" + mark.encode() + rb" (\d+)\r*\n"], seconds, f"`{command}`")
+        try:
+            _, match, output = self._wait([rb"end-" + mark.encode() + rb" (\d+)\r*\n"], seconds, f"`{command}`")
+        except StalledError as error:
+            begun = [place for place, line in enumerate(error.console, 1) if line.endswith(f"begin-{mark}")]
+            error.console = error.console[max(begun, default=0) :]
+            raise
         return Outcome(int(match[1]), output)
 
     def must(self, argv: Sequence[str], *, seconds: float) -> str:

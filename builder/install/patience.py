@@ -47,9 +47,10 @@ class Patience:
     """Limits in seconds.
 
     ``first`` is for the first byte on the console, ``install`` for all of an install, ``boot`` for an installed
-    system's login prompt, ``answer`` for the answer of a shell. ``scale`` is by how much longer this host takes than
-    one of speed 1.0; ``silent`` is a user's own limit for every silence. ``still`` is how long a guest may say nothing
-    *and* do nothing, no work for a processor, no byte to or from a disk, where it has nothing to wait for.
+    system's login prompt, ``answer`` for the answer of a shell, ``step`` for one step of a class's content. ``scale``
+    is by how much longer this host takes than one of speed 1.0; ``silent`` is a user's own limit for every silence.
+    ``still`` is how long a guest may say nothing *and* do nothing, no work for a processor, no byte to or from a disk,
+    where it has nothing to wait for.
     """
 
     first: float
@@ -57,6 +58,7 @@ class Patience:
     boot: float
     answer: float
     still: float
+    step: float = 1600.0
     scale: float = 1.0
     silent: float | None = None
 
@@ -74,20 +76,24 @@ class Patience:
         return max(self.still, QUIET.get(phase or "boot-loader", OTHER)[1])
 
 
-def patience(speed: float | None, *, install: float | None = None, silence: float | None = None) -> Patience:
+def patience(
+    speed: float | None, *, install: float | None = None, silence: float | None = None, step: float | None = None
+) -> Patience:
     """Return the limits for a host of ``speed`` (1.0: emulation on a plain cloud machine; None: unknown).
 
     Complete installs under emulation on two busy cores have taken half an hour, so emulation gets 4 hours; hardware
-    a third of that. ``install`` and ``silence`` override.
+    a third of that. A class's step gets a third of an install. ``install``, ``silence`` and ``step`` override.
     """
     measured = min(max(speed or 1.0, SLOWEST), FASTEST)
     factor = max(1.0, HARDWARE / measured)
+    whole = install or 4800 * factor
     return Patience(
         first=120 * factor,
-        install=install or 4800 * factor,
+        install=whole,
         boot=300 * factor,
         answer=120 * factor,
         still=60 + 60 * factor,
+        step=step or whole / 3,
         scale=1 / measured,
         silent=silence,
     )
