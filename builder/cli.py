@@ -84,7 +84,7 @@ cli.add_command(verify_command)
     type=click.Choice(COMPRESSIONS),
     default="zstd",
     show_default=True,
-    help="zlib is larger, and can be read by QEMU before 5.1 and by other hypervisors' tools.",
+    help="zlib takes longer, and can be read by QEMU before 5.1 and by other hypervisors' tools.",
 )
 @click.option("--force", is_flag=True, help="Replace an image of that name, once the new one is whole.")
 @click.option("--keep", is_flag=True, help="After a failure keep the disk with the evidence.")

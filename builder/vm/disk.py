@@ -34,7 +34,7 @@ WRITES_AT_ONCE = 200
 """How many extents one start of qemu-io writes: far below any limit on arguments."""
 
 Compression = Literal["zstd", "zlib"]
-"""How a qcow2's clusters are packed: zstd is smaller and faster, zlib is what QEMU before 5.1 and others read too."""
+"""How a qcow2's clusters are packed: zstd is faster and smaller, zlib is what QEMU before 5.1 and others read too."""
 COMPRESSIONS: tuple[Compression, ...] = get_args(Compression)
 
 PERCENT = re.compile(rb"\(\s*(\d+(?:\.\d+)?)/100%\)")
