@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from builder.autoinstall.render import Answers
     from builder.bases import Base
     from builder.errors import PrebakeError
-    from builder.image.prove import Proof
+    from builder.image.prove import Proof, Seen
     from builder.media.image import Medium
     from builder.spec import Spec
     from builder.story import Job, Story

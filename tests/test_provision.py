@@ -7,6 +7,7 @@ import pwd
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -81,6 +82,20 @@ def test_a_command_is_a_script_of_bash_that_ends_at_the_first_failure(tmp_path: 
     argv = ["sh", str(GUEST / "command.sh"), str(script)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "/root\na b\n")
+
+
+ON_A_TERMINAL = "import os, pty, sys\nsys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="goes into root's home")
+def test_a_command_that_asks_on_the_terminal_does_not_wait(tmp_path: Path) -> None:
+    script = tmp_path / "command"
+    script.write_text("read -r password < /dev/tty || exit 7\n")
+    line = f"sh {GUEST / 'command.sh'} {script} < /dev/null 2>&1"
+    argv = [sys.executable, "-c", ON_A_TERMINAL, "sh", "-c", line]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=30)
+    assert done.returncode == 7
+    assert "No such device or address" in done.stdout
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a file away")
