@@ -113,7 +113,7 @@ def _once(way: Way, source: Path, result: Path, made: Made) -> None:
         made.size = result.stat().st_size
     except PrebakeError as error:
         rows = error.message.splitlines()
-        made.trouble = next((row.strip() for row in rows if "error" in row), rows[0])
+        made.trouble = next((row for row in rows if "error: " in row), rows[-1]).strip()
 
 
 def table(made: dict[str, Made]) -> None:

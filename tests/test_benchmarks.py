@@ -51,6 +51,11 @@ def test_a_way_that_fails_is_told_and_not_tried_again(tmp_path: Path) -> None:
         result.write_bytes(b"half")
         raise CommandError(Finished(("x",), 1, b"", b"[ 3.0] Filling\nx: error: it crashed\nmore words"))
 
+    def late(_source: Path, _result: Path) -> None:
+        raise CommandError(Finished(("x",), -1, b"", b"[ 3.0] Filling\nno answer within 9 s"))
+
+    made = compact.measure(tmp_path / "source", tmp_path, 1, [compact.Way("late", late)])
+    assert made["late"].trouble == "no answer within 9 s"
     made = compact.measure(tmp_path / "source", tmp_path, 3, [compact.Way("bad", fail)])
     assert made["bad"].trouble == "x: error: it crashed"
     assert len(tried) == 1
