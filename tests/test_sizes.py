@@ -13,6 +13,7 @@ from unittest.mock import MagicMock
 import pytest
 
 from builder import outcome
+from builder.bases import Base, Told
 from builder.events import silent
 from builder.image import prove, sizes
 from builder.image.shell import Outcome
@@ -162,8 +163,8 @@ def test_the_manifest_says_it_where_it_is_known(tmp_path: Path, monkeypatch: pyt
     facts, counted = ({"root-used": "4711"}, sizes.parse(TOLD)) if told else ({}, {})
     proof = MagicMock(first=prove.Seen(facts, 3.0, counted), to_json=dict)
     job = Job(Spec(name="x"), iso, tmp_path)
-    info, first = disk.Info("qcow2", 10, 5, compression="zlib"), prove.Seen({}, 3.0)
-    details = outcome.describe(job, medium, "tcg", info, first=first, proof=proof, story=Story(silent))
+    info, base = disk.Info("qcow2", 10, 5, compression="zlib"), Base(iso, Told(1, 7.0, {}, 3.0))
+    details = outcome.describe(job, medium, "tcg", info, base=base, proof=proof, story=Story(silent))
     again = json.loads(json.dumps(details))
     assert again["image"].get("used") == (4711 if told else None)
     assert (again["image"]["virtual_size"], again["image"]["compression"]) == (10, "zlib")
