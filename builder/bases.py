@@ -22,6 +22,7 @@ from builder import __version__
 from builder.errors import PrebakeError
 from builder.events import Note
 from builder.leftovers import scratch
+from builder.resources import templates
 from builder.store import locked, shared, unused
 from builder.vm import disk
 from builder.workspace import sync_tree
@@ -81,7 +82,7 @@ _TOLD = TypeAdapter(Told)
 
 
 def ident(job: Job, medium: Medium, answers: Answers) -> str:
-    """Return the digest of what a settled system is made of: the medium, the answers, the machine, this version.
+    """Return the digest of what a settled system is made of: medium, answers, machine, this version, our scripts.
 
     The password is in it by way of scrypt alone; the answers are there without its hash, whose salt is new each time.
     """
@@ -92,7 +93,18 @@ def ident(job: Job, medium: Medium, answers: Answers) -> str:
         stat = medium.path.stat()
         identity = f"{medium.path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
     text = answers.user_data.replace(answers.password_hash, "*").replace(answers.token, "*")
-    parts = (__version__, identity, text, spec.firmware, str(spec.disk), spec.network, spec.updates, medium.arch or "")
+    scripts = hashlib.sha256(b"".join(path.read_bytes() for path in sorted((templates() / "guest").iterdir())))
+    parts = (
+        __version__,
+        scripts.hexdigest(),
+        identity,
+        text,
+        spec.firmware,
+        str(spec.disk),
+        spec.network,
+        spec.updates,
+        medium.arch or "",
+    )
     rest = hashlib.sha256("\0".join(parts).encode()).digest()
     secret = spec.user.password_hash or spec.user.password
     return hashlib.scrypt(secret.encode(), salt=rest, dklen=16, **SCRYPT).hex()

@@ -41,19 +41,27 @@ def trouble(facts: Mapping[str, str], report: Reporter) -> None:
         report(Note(words, "warning"))
 
 
-def seal(system: Session, spec: Spec, report: Reporter) -> None:
-    """Tidy the system up and seal it; nothing but a power-off may follow.
+def tidy(system: Session, report: Reporter, budget: int | None = None) -> None:
+    """Make the system lean and one that boots anywhere; what is right already costs little.
 
-    Raises InstallError if a script of ours fails.
+    ``budget`` is how many bytes firmware packages may take, None: any. Raises InstallError if the script fails.
     """
     report(Phase("tidy", "Removing what no copy needs", 0.8))
-    budget = "keep" if spec.firmware_budget is None else str(spec.firmware_budget // MIB)
-    argv = ["sh", f"{system.scripts}/tidy.sh", str(int(system.limits.answer)), budget]
+    kept = "keep" if budget is None else str(budget // MIB)
+    argv = ["sh", f"{system.scripts}/tidy.sh", str(int(system.limits.answer)), kept]
     outcome = system.shell.run(shlex.join(argv), seconds=system.limits.boot + system.limits.answer * 3)
     for note in notes(outcome.output):
         report(note)
     if outcome.code:
         raise InstallError("The system could not be tidied up.", console=outcome.output.splitlines()[-TAIL:])
+
+
+def seal(system: Session, spec: Spec, report: Reporter) -> None:
+    """Tidy the system up and seal it; nothing but a power-off may follow.
+
+    Raises InstallError if a script of ours fails.
+    """
+    tidy(system, report, spec.firmware_budget)
     report(Phase("seal", "Removing identity, secrets and logs", 0.85))
     words = [spec.cloud_init or "off", spec.user.name, *(["proxy"] if spec.proxied else [])]
     system.shell.must(["sh", f"{system.scripts}/seal.sh", *words], seconds=system.limits.boot)

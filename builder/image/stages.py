@@ -12,7 +12,7 @@ from builder.events import Phase
 from builder.image.facts import checks
 from builder.image.prove import Seen, listed
 from builder.image.provision import members, provision
-from builder.image.seal import beside, seal, trouble
+from builder.image.seal import beside, seal, tidy, trouble
 from builder.image.session import DEVICE, payload_disk, session
 from builder.vm import disk
 from builder.vm.qemu import Disk
@@ -32,7 +32,7 @@ SEEDED = "! command -v snap > /dev/null || timeout {seconds} snap wait system se
 
 
 def settle(image: Path, machine: MachineSpec, spec: Spec, site: Site) -> Seen:
-    """Boot the installed disk once (cloud-init makes the user and the network), look at it, power off.
+    """Boot the installed disk once (cloud-init makes the user and the network), look at it, tidy it up, power off.
 
     ``machine`` says how to run it; its disks are set here. Raises InstallError if the system is not what was
     asked for, and what `session` raises.
@@ -48,6 +48,7 @@ def settle(image: Path, machine: MachineSpec, spec: Spec, site: Site) -> Seen:
                 "The installed system is not what was asked for:\n" + listed(wrong), console=system.line.tail()
             )
         trouble(facts, site.report)
+        tidy(system, site.report)  # here, so that no class has to wait for it again
         site.report(Phase("off", "Powering off", 0.9))
         system.power_off()
         return Seen(facts, system.seconds)
