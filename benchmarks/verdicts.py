@@ -10,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.figures import say
 from builder.events import silent
 from builder.rehearsal.build import rehearsal_iso
 from builder.store import cache_folder
@@ -19,13 +20,16 @@ from tests.provoke import FAILURES, fail
 def main(names: list[str]) -> None:
     """Provoke the failures of these names, or all, and print a row for each."""
     iso = rehearsal_iso(cache_folder(), silent)
+    say("| failure | exit code | cause | first sign, s | verdict, s later | end, s later |")
+    say("|---|---|---|---|---|---|")
     for name in names or FAILURES:
-        FAILURES[name]
+        failure = FAILURES[name]
         with tempfile.TemporaryDirectory(prefix="prebake-verdicts-") as folder:
             seen = fail(name, iso, Path(folder))
-            if not seen.verdict:
-                continue
-            _verdict, _end = seen.verdict - seen.sign, seen.exit - seen.sign
+            cause = f"`{failure.slug}`" if failure.slug else "-"
+            times = f"{seen.sign:.0f} | {seen.verdict - seen.sign:.1f} | {seen.exit - seen.sign:.1f}"
+            known = times if seen.verdict else "- | - | -"  # the disk with the record is no more
+            say(f"| {failure.what} | {seen.code} | {cause} | {known} |")
 
 
 if __name__ == "__main__":
