@@ -28,11 +28,12 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "uefi": ("grub-efi-amd64-bin", "grub-efi-amd64-signed", "shim-signed"),
 }
 """What each loader takes. grub-pc and grub-efi-amd64 exclude each other, these do not."""
-INSTALL: Mapping[str, str] = {
-    "bios": f"curtin in-target -- grub-install --target=i386-pc --recheck {DISK}",
-    "uefi": "curtin in-target -- grub-install --target=x86_64-efi --efi-directory=/boot/efi --removable --no-nvram "
-    "--recheck",
+_UEFI = "curtin in-target -- grub-install --target=x86_64-efi --efi-directory=/boot/efi --no-nvram --recheck"
+INSTALL: Mapping[str, tuple[str, ...]] = {
+    "bios": (f"curtin in-target -- grub-install --target=i386-pc --recheck {DISK}",),
+    "uefi": (_UEFI, f"{_UEFI} --removable"),
 }
+"""How each is put on. A signed GRUB looks for its menu in the distributor's own folder, some also beside themselves."""
 OTHER: Mapping[str, str] = {"bios": "uefi", "uefi": "bios"}
 
 Action = dict[str, Any]
@@ -100,5 +101,5 @@ def with_other(inner: Mapping[str, Any], firmware: str) -> dict[str, Any]:
     return {
         **inner,
         "packages": [*inner.get("packages", []), *PACKAGES[other]],
-        "late-commands": [INSTALL[other], *inner.get("late-commands", [])],
+        "late-commands": [*INSTALL[other], *inner.get("late-commands", [])],
     }
