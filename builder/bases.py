@@ -21,6 +21,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from builder import __version__
 from builder.errors import PrebakeError
 from builder.events import Note
+from builder.install.record import CAST, CONSOLE, entitle
 from builder.leftovers import scratch
 from builder.resources import templates
 from builder.store import locked, shared, unused
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 FOLDER = "bases"
 DISK, RECORD, LOGS = "disk.qcow2", "base.json", "logs"
+NEEDED = (CONSOLE, CAST)
+"""The logs that every image has of the making of its system."""
 DAY = 86400.0
 FRESH = 7 * DAY
 """Seconds after which a system with updates from the archive is too old to build on."""
@@ -72,10 +75,14 @@ class Base:
         """Seconds since it was made."""
         return max(0.0, time.time() - self.told.made)
 
-    def restore(self, logs: Path) -> None:
-        """Put the logs of its making among those in the folder ``logs``; raises OSError."""
+    def restore(self, logs: Path, title: str) -> None:
+        """Put the logs of its making among those in the folder ``logs``, the recording by its ``title``.
+
+        Raises OSError.
+        """
         if self.logs is not None:
             shutil.copytree(self.logs, logs, dirs_exist_ok=True)
+            entitle(logs, title)
 
 
 _TOLD = TypeAdapter(Told)
@@ -92,7 +99,8 @@ def ident(job: Job, medium: Medium, answers: Answers) -> str:
     else:
         stat = medium.path.stat()
         identity = f"{medium.path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
-    text = answers.user_data.replace(answers.password_hash, "*").replace(answers.token, "*")
+    text = answers.user_data.replace(answers.password_hash, "*") + answers.meta_data
+    text = text.replace(answers.token, "*")
     scripts = hashlib.sha256(b"".join(path.read_bytes() for path in sorted((templates() / "guest").iterdir())))
     parts = (
         __version__,
@@ -118,10 +126,12 @@ def reuse(cache: Path, name: str, *, ages: bool, holding: ExitStack) -> Base | N
     place = cache / FOLDER
     for folder in sorted(place.glob(f"{name}-*"), reverse=True):
         with ExitStack() as stack, contextlib.suppress(OSError, ImportError, ValidationError, PrebakeError):
-            stack.enter_context(shared(lock_of(folder)))
+            stack.enter_context(shared(lock_of(folder), touch=False))
             told = _TOLD.validate_json((folder / RECORD).read_bytes())
             base = Base(folder / DISK, told, folder / LOGS)
-            if not (ages and base.age > FRESH) and disk.check(base.disk).clean:
+            whole = all((folder / LOGS / name).is_file() for name in NEEDED) and disk.check(base.disk).clean
+            if whole and not (ages and base.age > FRESH):
+                os.utime(lock_of(folder))
                 holding.push(stack.pop_all())
                 return base
     return None
@@ -143,40 +153,42 @@ def making(cache: Path, name: str, report: Reporter) -> Iterator[None]:
 def keep(cache: Path, name: str, made: Base, report: Reporter, holding: ExitStack) -> Base:
     """Put a settled disk and the logs of its making in the cache; return it, or what it was where that cannot be.
 
-    The disk is moved. It is kept from being pruned as long as ``holding`` lasts.
+    The disk is gone from where it was only when it is whole in the cache, where it is kept from being pruned as long as
+    ``holding`` lasts.
     """
     place = cache / FOLDER
     target = place / f"{name}-{int(made.told.made):010x}"
     try:
         place.mkdir(parents=True, exist_ok=True)
-        moves = place.stat().st_dev == made.disk.stat().st_dev
-        if not moves and shutil.disk_usage(place).free < made.disk.stat().st_blocks * 512 + SPARE:
-            report(Note(f"The system is not kept for the next build: there is too little room in {place}."))
-            return made
         holding.enter_context(shared(lock_of(target)))
         with scratch(place, f".{name}.building-", "a settled system") as folder:
-            _fill(folder, made, moves=moves)
+            if not _linked(made.disk, folder / DISK):
+                if shutil.disk_usage(place).free < made.disk.stat().st_blocks * 512 + SPARE:
+                    report(Note(f"The system is not kept for the next build: there is too little room in {place}."))
+                    return made
+                disk.convert(made.disk, folder / DISK)
+            if made.logs is not None:
+                shutil.copytree(made.logs, folder / LOGS)
+            (folder / RECORD).write_bytes(_TOLD.dump_json(made.told))
+            (folder / DISK).chmod(0o400)
+            sync_tree(folder)
             folder.rename(target)
-    except (OSError, ImportError) as error:
+        made.disk.unlink()
+    except (OSError, ImportError, PrebakeError) as error:
         report(Note(f"The system is not kept for the next build: {error}", "warning"))
         return made
-    tidy(cache)
+    with contextlib.suppress(OSError, ImportError):
+        tidy(cache)
     return Base(target / DISK, made.told)
 
 
-def _fill(folder: Path, made: Base, *, moves: bool) -> None:
-    """Put everything of a settled system in ``folder``, and bring it to the disk; the disk itself comes last."""
-    if made.logs is not None:
-        shutil.copytree(made.logs, folder / LOGS)
-    (folder / RECORD).write_bytes(_TOLD.dump_json(made.told))
-    if not moves:
-        shutil.copyfile(made.disk, folder / DISK)
-    made.disk.chmod(0o400)
-    sync_tree(folder)
-    if moves:
-        with made.disk.open("rb") as data:
-            os.fsync(data.fileno())
-        made.disk.rename(folder / DISK)
+def _linked(source: Path, target: Path) -> bool:
+    """Give a file a second name, if that can be."""
+    try:
+        target.hardlink_to(source)
+    except OSError:  # another file system, another mount of the same one, or one without links
+        return False
+    return True
 
 
 def tidy(cache: Path) -> None:
@@ -184,6 +196,7 @@ def tidy(cache: Path) -> None:
     for folder in sorted(folders(cache), key=last_use)[:-MOST]:
         with unused(lock_of(folder)) as free:
             if free:
+                (folder / RECORD).unlink(missing_ok=True)  # what is half removed is none any more
                 shutil.rmtree(folder, ignore_errors=True)
 
 

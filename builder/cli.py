@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from builder import __version__, cli_media, doctor, pipeline
+from builder import __version__, boot, cli_media, doctor, pipeline
 from builder.cli_class import (
     FILE,
     FOLDER,
@@ -101,6 +101,7 @@ def image(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
     if given["iso"] is None:
         accel.choose(given["accel"], given["arch"], silent)
         features.check_compression(given["compression"])
+        boot.suited(wanted.spec, given["arch"])
     needs = wanted.own.needs if wanted.own else ""
     spec = settled(wanted.spec, wanted.model.arch, ui, needs=needs) if given["iso"] is None else wanted.spec
     with medium_of(given, ui) as medium:
@@ -139,7 +140,7 @@ def image(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
 @talking
 def iso(ui: Ui, **given: Any) -> None:  # noqa: ANN401 - what click parsed
     """Write the ISO with the answers inside, for a stick, a disc or bare metal; print its path."""
-    wanted = wanted_of(given, ui, login=False)
+    wanted = wanted_of(given, ui, login=False, guided=True)
     if wanted.spec.network == "offline" or wanted.spec.updates == "none":
         words = "A machine that starts from this ISO uses the network it finds, for updates too: nobody keeps it in."
         ui(Note(words, "warning"))

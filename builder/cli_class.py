@@ -104,10 +104,13 @@ class Wanted:
         return self.spec if self.named else replace(self.spec, name=name)
 
 
-def wanted_of(given: dict[str, Any], ui: Ui, *, name: str = "image", login: bool = True) -> Wanted:
+def wanted_of(
+    given: dict[str, Any], ui: Ui, *, name: str = "image", login: bool = True, guided: bool = False
+) -> Wanted:
     """Return what the options and the class file ask for.
 
-    With ``login`` the password has to be known, for prebake will log in with it; its hash alone will not do.
+    With ``login`` the password has to be known, for prebake will log in with it; its hash alone will not do. With
+    ``guided`` the layout of the disk is the installer's own, for nobody knows the computer.
 
     Raises AnswersError that lists all that is wrong, UsageError for options that exclude each other.
     """
@@ -132,6 +135,7 @@ def wanted_of(given: dict[str, Any], ui: Ui, *, name: str = "image", login: bool
     called = given.get("name") or (found.name if found else None)
     sizes = {key: given[key] for key in ("memory", "cpus") if given.get(key) is not None}
     spec = spec_of(model, called or name, password=password, **sizes)
+    spec = replace(spec, both=spec.both and not guided)
     answers = None
     if given.get("user_data") is not None:
         answers = own.load(given["user_data"], None if given.get("iso") else requested(model.release))
@@ -155,7 +159,8 @@ def wanted_of(given: dict[str, Any], ui: Ui, *, name: str = "image", login: bool
 def unfinished(wanted: Wanted, ui: Ui) -> None:
     """Say what of a class this version does not do yet."""
     if "firmware" in wanted.model.model_fields_set and len(wanted.model.firmware) > 1 and not wanted.spec.both:
-        why = "an own storage section decides" if wanted.model.arch == "amd64" else "arm64 knows UEFI alone"
+        why = "the file decides" if wanted.own else "its own storage section decides"
+        why = why if wanted.model.arch == "amd64" else "arm64 knows UEFI alone"
         one = wanted.spec.firmware.upper() if wanted.model.arch == "amd64" else "UEFI"
         ui(Note(f"The image boots under {one} only, not under both: {why}.", "warning"))
     if wanted.spec.exports:

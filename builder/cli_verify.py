@@ -31,7 +31,7 @@ CPUS = click.option("--cpus", type=click.IntRange(1), default=2, show_default=Tr
 
 @click.command("verify")
 @click.argument("image", type=FILE)
-@click.option("--quick/--full", "quick", default=True, help="One boot, or every disk, card and firmware.  [quick]")
+@click.option("--quick/--full", "quick", default=True, help="One boot per firmware, or every disk and card.  [quick]")
 @click.option("--user", default="", help="Who logs in.  [default: the manifest's user, or ubuntu]")
 @PASSWORDS
 @click.option("--arch", type=click.Choice(["amd64", "arm64"]), default="amd64", show_default=True)

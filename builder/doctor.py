@@ -111,13 +111,12 @@ def _program(name: str, *, needed: bool, purpose: str | None) -> Row:
 
 
 def _firmware(arch: str) -> Row:
-    needed = arch == "arm64"  # its machine has no other
-    purpose = None if needed else "only for --firmware uefi"
-    row = {"usable": True, "reason": None, "fix": None, "needed": needed, "path": None, "purpose": purpose}
+    row = {"usable": True, "reason": None, "fix": None, "needed": True, "path": None, "purpose": None}
     try:
         return {**row, "path": str(firmware.find(arch).executable)}
     except HostError as error:
-        return {**row, "usable": False, "reason": error.message, "fix": error.hint}
+        without = " For images that start under BIOS alone nothing is missing: --firmware bios." * (arch == "amd64")
+        return {**row, "usable": False, "reason": error.message, "fix": f"{error.hint}{without}"}
 
 
 def _memory() -> Row:

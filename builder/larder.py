@@ -152,7 +152,8 @@ def prune(items: Iterable[Item], tell: Callable[[Item, bool], None]) -> None:
         with unused(*item.locks) as free:
             if free:
                 # The record goes first: what is half removed no longer counts as kept.
-                (item.path / RECORD).unlink(missing_ok=True) if item.path.is_dir() else None
+                for record in (RECORD, bases.RECORD) if item.path.is_dir() else ():
+                    (item.path / record).unlink(missing_ok=True)
                 shutil.rmtree(item.path) if item.path.is_dir() else item.path.unlink(missing_ok=True)
             tell(item, free)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from builder import __version__, command
 from builder.autoinstall.network import without_credentials
+from builder.errors import PrebakeError
 from builder.events import Note
 from builder.install import evidence
 from builder.install.guestlogs import GUEST
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from builder.autoinstall.render import Answers
     from builder.bases import Base
-    from builder.errors import PrebakeError
     from builder.image.prove import Proof, Seen
     from builder.media.image import Medium
     from builder.spec import Spec
@@ -131,13 +131,13 @@ def keep_evidence(job: Job, work: Path, answers: Answers | None, story: Story, e
     ]
     if answers is not None:
         steps.insert(0, lambda: (logs / "user-data").write_text(answers.masked(), encoding="utf-8"))
-    if job.keep and (work / "disk.qcow2").exists():
-        steps.append(lambda: kept_disk(work / "disk.qcow2", logs / "disk.qcow2"))
     failed = job.output / f"{job.spec.name}.failed"
     for step in steps:
         _done(step, failed, story)
     if _done(lambda: put_aside(logs, failed), failed, story):
         error.evidence = failed
+        if job.keep and (work / "disk.qcow2").exists():
+            _done(lambda: kept_disk(work / "disk.qcow2", failed / "disk.qcow2"), failed, story)
 
 
 def kept_disk(source: Path, target: Path) -> None:
@@ -152,7 +152,7 @@ def _done(step: Callable[[], object], failed: Path, story: Story) -> bool:
     """Do one step of keeping evidence, and say whether that went well."""
     try:
         step()
-    except (OSError, ValueError) as trouble:
+    except (OSError, ValueError, PrebakeError) as trouble:
         story.report(Note(f"The evidence could not be kept as a whole in {failed}: {trouble}", "warning"))
         return False
     return True

@@ -82,6 +82,7 @@ class Ground:
     accelerator: str
     limits: Patience
     story: Story
+    pace: Pace
     holding: ExitStack
 
 
@@ -104,9 +105,9 @@ def _build(job: Job, report: Pace) -> Path:
             told = {"install": job.install_seconds, "silence": job.silent_seconds, "step": job.step_seconds}
             limits = patience(probe.speed, **told)
             answers = answers_for(job.spec, medium, own=job.own, folders=job.folders)
-            ground = Ground(job, medium, answers, probe.name, limits, story, holding)
+            ground = Ground(job, medium, answers, probe.name, limits, story, report, holding)
             base = reused(ground)
-            report.begin(runs.kind_of(job, medium, probe.name, reused=base is not None))
+            begin(ground, reused=base is not None)
         story.trace.host = {"accelerator": probe.name, "speed": probe.speed, "qemu": qemu_version(arch)}
         return _made(ground, base)
 
@@ -123,7 +124,7 @@ def _made(ground: Ground, base: Base | None) -> Path:
             if base is None:
                 base = settled(ground, machine, site)
             else:
-                base.restore(logs)
+                base.restore(logs, job.spec.name)
             with story.stage("class", "Putting the class on, and sealing"):
                 target = work / "disk.qcow2"
                 disk.create(target, None, base.disk, "qcow2")
@@ -148,6 +149,11 @@ def _made(ground: Ground, base: Base | None) -> Path:
     return job.image
 
 
+def begin(ground: Ground, *, reused: bool) -> None:
+    """Say what kind of build this is, so that the rest of its time is told from builds like it."""
+    ground.pace.begin(runs.kind_of(ground.job, ground.medium, ground.accelerator, reused=reused))
+
+
 def reused(ground: Ground) -> Base | None:
     """Return the settled system in the cache that this build would make, if there is one, and say so."""
     job = ground.job
@@ -167,10 +173,11 @@ def settled(ground: Ground, machine: MachineSpec, site: Site) -> Base:
     """Install the system, boot it once and put it in the cache; or take it from another build that just did."""
     job, answers, story = ground.job, ground.answers, ground.story
     name = bases.ident(job, ground.medium, answers)
-    with bases.making(cache_folder(), name, site.report):
+    with ExitStack() if job.fresh else bases.making(cache_folder(), name, site.report):
         base = reused(ground)
         if base is not None:
-            base.restore(site.logs)
+            base.restore(site.logs, job.spec.name)
+            begin(ground, reused=True)
             return base
         with story.stage("remaster", "Putting the answers on the medium"):
             tell_added(job.own, answers, site.report)

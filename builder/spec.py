@@ -79,7 +79,7 @@ class Spec:
     ``network`` says whether the installer reaches the Internet: "nat" (it must), "offline" (it gets an address, but
     no way out) or "auto" (if this host does). ``netplan`` is the target's network, by default DHCP on any ``e*``
     card; ``autoinstall`` holds further sections of the answers. ``whole_disk`` and ``ssh_server`` tell what the
-    finished system has to be like.
+    finished system has to be like. ``boots_online`` says that answers of the user's may fetch at the first boot.
 
     ``cloud_init`` is the finished system's policy, "off" or "nocloud" (it is on where there is a seed), or empty if it
     is not known; ``firmware_budget`` is how many bytes linux-firmware may take before its files are removed, None: any;
@@ -114,6 +114,7 @@ class Spec:
     autoinstall: Mapping[str, Any] = field(default_factory=dict)
     whole_disk: bool = True
     ssh_server: bool = False
+    boots_online: bool = False
 
     @property
     def proxied(self) -> bool:

@@ -44,14 +44,15 @@ def locked(path: Path, report: Reporter = silent, waiting: str = "") -> Iterator
 
 
 @contextmanager
-def shared(path: Path) -> Iterator[None]:
-    """Hold a lock on ``path`` that many may hold, but not while one has it `locked`; its time becomes now."""
+def shared(path: Path, *, touch: bool = True) -> Iterator[None]:
+    """Hold a lock on ``path`` that many may hold, but not while one has it `locked`; with ``touch`` its time is now."""
     import fcntl  # noqa: PLC0415 - not on Windows, where nothing is built
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as handle:
         fcntl.flock(handle, fcntl.LOCK_SH)
-        os.utime(path)
+        if touch:
+            os.utime(path)
         yield
 
 

@@ -402,3 +402,9 @@ def test_a_broken_template_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         with pytest.raises(AnswersError) as caught:
             render(LESSON, password_hash=HASH)
         assert words in caught.value.message
+
+
+@pytest.mark.parametrize("commands", ["echo", None, {"a": 1}])
+def test_late_commands_that_are_no_list_are_refused_before_ours_are_added(commands: object) -> None:
+    with pytest.raises(AnswersError, match="late-commands"):
+        render(replace(LESSON, autoinstall={"late-commands": commands}), password_hash=HASH)

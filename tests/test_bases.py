@@ -17,12 +17,13 @@ from builder import bases, larder, outcome
 from builder.autoinstall.password import hash_password
 from builder.autoinstall.render import render
 from builder.bases import DAY, DISK, FOLDER, FRESH, LOGS, RECORD, Base, Told
+from builder.errors import InstallError
 from builder.events import Note, silent
 from builder.leftovers import scratch
 from builder.media.source.origin import Origin
 from builder.spec import Content, File, Spec, User
 from builder.store import shared
-from builder.story import Job
+from builder.story import Job, Story
 from builder.vm import disk
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def made(folder: Path, at: float = NOW) -> Base:
     disk.create(path, 1 << 20)
     (folder / "logs").mkdir(exist_ok=True)
     (folder / "logs/console.log").write_text("the install")
+    (folder / "logs/console.cast").write_text('{"version": 2, "title": "first"}\n[0.1, "o", "x"]\n')
     return Base(path, Told(1, at, {"machine-id": "m"}, 3.0), folder / "logs")
 
 
@@ -71,7 +73,8 @@ def test_one_is_kept_and_used_again(tmp_path: Path) -> None:
     assert base is not None
     assert (base.disk, base.told) == (folder / DISK, Told(1, NOW, {"machine-id": "m"}, 3.0))
     logs = tmp_path / "logs"
-    base.restore(logs)
+    base.restore(logs, "second")
+    assert (logs / "console.cast").read_text() == '{"version": 2, "title": "second"}\n[0.1, "o", "x"]\n'
     assert (logs / "console.log").read_text() == "the install"
     overlay = tmp_path / "overlay.qcow2"
     disk.create(overlay, None, base.disk, "qcow2")
@@ -92,7 +95,7 @@ def test_an_old_one_is_not_used_where_updates_come(tmp_path: Path) -> None:
     assert {item.detail for item in rows.values()} == {"made then"}
 
 
-@pytest.mark.parametrize("harm", ["record", "version", "disk", "gone"])
+@pytest.mark.parametrize("harm", ["record", "version", "disk", "gone", "logs"])
 def test_a_damaged_one_is_not_used(tmp_path: Path, harm: str) -> None:
     folder = kept(tmp_path)
     path = folder / DISK
@@ -106,9 +109,37 @@ def test_a_damaged_one_is_not_used(tmp_path: Path, harm: str) -> None:
         with path.open("r+b") as data:
             data.seek(65536 * 2)
             data.write(b"\xff" * 4096)
+    elif harm == "logs":
+        (folder / LOGS / "console.cast").unlink()
     else:
         path.unlink()
+    before = bases.last_use(folder)
     assert found(tmp_path) is None
+    assert bases.last_use(folder) == before, "what is of no use was not used"
+
+
+def test_a_system_that_cannot_be_kept_is_still_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The place of its name is taken, or making room fails: the build goes on with what it has."""
+    base = made(tmp_path / "work")
+    taken = tmp_path / FOLDER / f"{NAME}-{int(NOW):010x}"
+    (taken / "something").mkdir(parents=True)
+    heard: list[Any] = []
+    with ExitStack() as holding:
+        assert bases.keep(tmp_path, NAME, base, heard.append, holding) == base
+        assert disk.check(base.disk).clean
+        assert "is not kept for the next build" in heard[0].text
+        (taken / "something").rmdir()
+        monkeypatch.setattr(bases, "unused", MagicMock(side_effect=OSError("no room")))
+        assert bases.keep(tmp_path, NAME, base, silent, holding).disk == taken / DISK
+    assert not base.disk.exists()
+
+
+def test_where_there_are_no_links_it_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "hardlink_to", MagicMock(side_effect=OSError("Invalid cross-device link")))
+    folder = kept(tmp_path)
+    assert (folder / DISK).stat().st_mode & 0o777 == 0o400
+    assert not (tmp_path.parent / "work/settled.qcow2").exists()
+    assert found(tmp_path) is not None
 
 
 def test_the_ones_used_last_stay_and_those_in_use(tmp_path: Path) -> None:
@@ -214,5 +245,25 @@ def test_classes_share_a_system_and_nothing_else_does() -> None:
         ),
         *(replace(SPEC, user=User(password_hash=SALTED)), replace(SPEC, autoinstall={"late-commands": ["true"]})),
     ]
+    answers = render(SPEC, password_hash=HASH)
+    medium = MagicMock(path=Path(__file__), arch="amd64")
+    other = replace(answers, meta_data=f"{answers.meta_data}local-hostname: other\n")
+    assert bases.ident(Job(SPEC, Path("x.iso"), Path("output")), medium, other) != one
     idents = [one, *map(ident, others), ident(SPEC, origin=Origin(sha256="a" * 64))]
     assert len(set(idents)) == len(idents)
+
+
+def test_a_disk_that_cannot_be_kept_costs_no_other_evidence(tmp_path: Path) -> None:
+    work, output = tmp_path / "work", tmp_path / "output"
+    (work / "result/logs").mkdir(parents=True)
+    (work / "result/logs/console.log").write_bytes(b"said")
+    output.mkdir()
+    disk.create(work / "settled.qcow2", 1 << 20)
+    disk.create(work / "disk.qcow2", None, work / "settled.qcow2", "qcow2")
+    (work / "settled.qcow2").unlink()
+    heard: list[Any] = []
+    error = InstallError("The class failed.")
+    outcome.keep_evidence(Job(SPEC, Path("x.iso"), output, keep=True), work, None, Story(heard.append), error)
+    assert error.evidence == output / "x.failed"
+    assert {"error.txt", "console.log"} <= {path.name for path in (output / "x.failed").iterdir()}
+    assert "could not be kept as a whole" in heard[-1].text

@@ -235,6 +235,7 @@ def test_the_schema_completes_and_refuses_in_an_editor() -> None:
     bad: list[dict[str, Any]] = [
         {"pakages": []},
         {"user": {"pasword": "x"}},
+        {"firmware": ["bios", "bios"]},
         {"firmware": "efi"},
         {"files": [{"content": "x"}]},
     ]

@@ -8,15 +8,18 @@ import shutil
 import socket
 import sys
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import MagicMock
 
 import pytest
 
-from builder import command, doctor, host, reach, servers
+from builder import boot, command, doctor, host, reach, servers
 from builder.autoinstall.model import ClassFile
 from builder.errors import HostError
 from builder.media.source import catalogue
 from builder.media.source.trust import Trust
+from builder.spec import Spec
 from builder.vm import features, firmware, qemu
 from tests.command_line import inside, prebake
 from tests.isofixture import VARIANTS, medium, missing_programs
@@ -24,7 +27,6 @@ from tests.mirror import Fault, release, serving, trust
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     from tests.mirror import Mirror
 
@@ -45,6 +47,8 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, *cases:
     tool.write_text(f'#!/bin/sh\ncase "$*" in\n{rows}esac\nexec {real} "$@"\n')
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+    if real is not None and not (tmp_path / "share").exists():  # where a QEMU looks for its firmware
+        (tmp_path / "share").symlink_to(Path(real).parents[1] / "share")
 
 
 @needs_qemu
@@ -534,3 +538,17 @@ def test_a_build_in_ci_that_falls_back_is_loud(tmp_path: Path, monkeypatch: pyte
     assert "NO HARDWARE VIRTUALISATION" not in plain
     assert "warning: " in plain
     assert "minutes" in plain
+
+
+def test_a_host_without_uefi_firmware_is_told_what_goes_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the doctor, and by a build before anything is fetched."""
+    missing = HostError("There is no UEFI firmware.", hint="Install it.")
+    monkeypatch.setattr(firmware, "find", MagicMock(side_effect=missing))
+    row = doctor._firmware("amd64")
+    assert (row["usable"], row["needed"]) == (False, True)
+    assert "--firmware bios" in row["fix"]
+    with pytest.raises(HostError) as caught:
+        boot.suited(Spec(name="x"), "amd64")
+    assert caught.value.hint == "Install it. Or, for an image that starts under BIOS alone: --firmware bios."
+    assert boot.suited(Spec(name="x", both=False), "amd64") == Spec(name="x", both=False)
+    assert not boot.suited(Spec(name="x"), "arm64").both

@@ -72,6 +72,7 @@ def spec_of(model: ClassFile, name: str, *, password: str | None = None, memory:
         exports=tuple(model.exports),
         autoinstall=model.autoinstall,
         whole_disk=layout.get("name") == "direct" or layout.get("sizing-policy") == "all",
+        boots_online="user-data" in model.autoinstall,
         ssh_server=_mapping(model.autoinstall.get("ssh")).get("install-server") is True or brings_ssh(model.packages),
     )
 

@@ -28,7 +28,9 @@ Text = Annotated[str, Field(max_length=10_000)]
 Size = WithJsonSchema({"anyOf": SIZES})
 Budget = WithJsonSchema({"anyOf": [{"enum": ["keep", "remove"]}, *SIZES]})
 Swap = WithJsonSchema({"anyOf": [{"const": "none"}, *SIZES]})
-OneOrBoth = WithJsonSchema({"anyOf": [FIRMWARES, {"type": "array", "items": FIRMWARE, "minItems": 1, "maxItems": 2}]})
+OneOrBoth = WithJsonSchema(
+    {"anyOf": [FIRMWARES, {"type": "array", "items": FIRMWARE, "minItems": 1, "maxItems": 2, "uniqueItems": True}]}
+)
 Loose = WithJsonSchema({"type": ["string", "number"]})
 
 
@@ -48,6 +50,12 @@ def _network(given: object) -> object:
         return netplan(given)
     if given != "dhcp":
         raise ValueError(f"{shown(given)} is no network. {advice(given, ['dhcp'])} A netplan configuration also goes.")
+    return given
+
+
+def _once(given: list[str]) -> list[str]:
+    if len(set(given)) < len(given):
+        raise ValueError(f"`{given[0]}` stands there twice.")
     return given
 
 
@@ -174,7 +182,11 @@ class ClassFile(_Strict):
         0, description="The size of a swap file.", json_schema_extra={"default": "none"}
     )
     firmware: Annotated[
-        list[Literal["bios", "uefi"]], BeforeValidator(_firmwares), Field(min_length=1, max_length=2), OneOrBoth
+        list[Literal["bios", "uefi"]],
+        BeforeValidator(_firmwares),
+        AfterValidator(_once),
+        Field(min_length=1, max_length=2),
+        OneOrBoth,
     ] = Field(
         ["bios", "uefi"],
         description="What the image boots under; of a list the first is what it is installed under.",

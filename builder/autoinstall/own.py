@@ -93,6 +93,7 @@ def spec_for(own: OwnAnswers, spec: Spec, password: str | None, *, login: bool =
         keyboard_variant=keyboard.get("variant", ""),
         timezone=own.answers.get("timezone", ""),
         both=False,
+        boots_online="user-data" in own.answers,
         storage="lvm" if layout.get("name") == "lvm" else "direct",
         whole_disk=layout.get("name") == "direct" or layout.get("sizing-policy") == "all",
         ssh_server=(own.answers.get("ssh") or {}).get("install-server") is True

@@ -115,10 +115,10 @@ def render(
     inner = prove(text, spec, password_hash)
     inner = merged(inner, {} if watched else sections_for(spec.content))
     inner = merged(inner, spec.autoinstall)
-    if spec.both:
-        inner = loaders.with_other(inner, spec.firmware)
     problems = lint(inner, installer)
     refuse(problems, "The rendered user-data")
+    if spec.both:
+        inner = loaders.with_other(inner, spec.firmware)
     made = finish(inner, password_hash=password_hash, tty=tty, watched=watched, folders=folders)
     return replace(made, warnings=tuple(problems))
 
@@ -325,5 +325,10 @@ def prove(text: str, spec: Spec, password_hash: str) -> dict[str, Any]:
         raise AnswersError(f"The rendered user-data cannot be read back: {reason}.") from None
     changed = [key for key, (got, wanted) in arrived.items() if got != wanted]
     if changed:
-        raise AnswersError(f"The rendered user-data does not say what was asked for: {', '.join(changed)}.")
+        raise AnswersError(
+            f"The rendered user-data does not say what was asked for: {', '.join(changed)}.",
+            hint="A template for both firmwares places `storage_config`, as ours does; or use `firmware: bios`."
+            if "firmware" in changed
+            else "",
+        )
     return dict(told)

@@ -145,7 +145,9 @@ class _Prover:
         self._spec = spec
         self._site = site
         self._plan = plan
-        self._total = sum(len(group) for group in strangers.chosen(plan.level, plan.firmwares))
+        groups = strangers.chosen(plan.level, plan.firmwares)
+        self._total = sum(map(len, groups))
+        self._shared = any(len(group) > 1 for group in groups)
         self._payload = payload_disk(site.work / "payload.tar", lists(spec.content))
         self.done = Proof(plan.level)
 
@@ -184,7 +186,7 @@ class _Prover:
             disks=(Disk(overlay, cache="unsafe", boot=1, bus=stranger.bus), self._payload),
             nic=stranger.card,
             firmware=flash,
-            memory_mib=memory if self._total == 1 else min(memory, strangers.MEMORY),
+            memory_mib=min(memory, strangers.MEMORY) if self._shared else memory,
         )
         site = replace(self._site, report=self._share(stranger))
         return session(machine, _log(stranger), self._spec.user, site)

@@ -38,7 +38,9 @@ def settle(image: Path, machine: MachineSpec, spec: Spec, site: Site) -> Seen:
     asked for, and what `session` raises.
     """
     disks = (Disk(image, cache="unsafe", boot=1), payload_disk(site.work / "payload.tar"))
-    with session(replace(machine, disks=disks), "first-boot", spec.user, site) as system:
+    closed = spec.network == "offline" or not spec.boots_online
+    nic = replace(machine.nic, restrict=closed) if machine.nic else None
+    with session(replace(machine, disks=disks, nic=nic), "first-boot", spec.user, site) as system:
         system.shell.run(SEEDED.format(seconds=int(site.limits.boot)), seconds=site.limits.boot + site.limits.answer)
         site.report(Phase("look", "Looking at the system", 0.65))
         facts = system.facts()

@@ -126,3 +126,12 @@ def write_cast(folder: Path, blot: Callable[[bytes], bytes], title: str) -> None
     with (folder / CAST).open("w", encoding="utf-8") as out:
         out.writelines(f"{line}\n" for line in cast(raw, rows, title=title, began=began))
     times.unlink()
+
+
+def entitle(folder: Path, title: str) -> None:
+    """Give the recording in ``folder``, if there is one, another title. Raises OSError, ValueError if it is none."""
+    path = folder / CAST
+    if path.is_file():
+        first, _, rest = path.read_text(encoding="utf-8").partition("\n")
+        head = {**json.loads(first), "title": title}
+        path.write_text(f"{json.dumps(head)}\n{rest}", encoding="utf-8")
