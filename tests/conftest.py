@@ -72,7 +72,18 @@ def _build(iso: Path, base: Path) -> tuple[str, str, str]:
         mirror.serving(published(iso)) as server,
         subprocess.Popen(
             mirror.pinned_command(
-                server, base / "cache", "image", CLASSES / "offline.yaml", *NAMES, "-o", output, "-v", "--prove", "full"
+                server,
+                base / "cache",
+                "image",
+                CLASSES / "offline.yaml",
+                *NAMES,
+                "-o",
+                output,
+                "-v",
+                "--prove",
+                "full",
+                "--cpus",
+                "1",
             ),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -39,7 +39,7 @@ MACHINE = (
 
 RARE = frozenset(
     {
-        *("answers invalid", "no disk", "installer killed", "reboot loop", "little memory"),
+        *("answers invalid", "early-command", "no disk", "installer killed", "reboot loop", "little memory"),
     }
 )
 """Failures whose way to be known is that of another one."""

@@ -173,7 +173,10 @@ def test_another_class_installs_nothing(built: tuple[Path, str, str], iso: Path,
     ("run", "more", "code", "words"),
     [
         ("fallocate -l 100G /srv/much", (), 8, ("step 1 of 1", "disk is full", "--disk")),
-        ("echo before; sleep 100000", ("--step-timeout", "20"), 9, ("step 1 of 1", "before", "--step-timeout")),
+        pytest.param(
+            *("echo before; sleep 100000", ("--step-timeout", "20"), 9, ("step 1 of 1", "before", "--step-timeout")),
+            marks=pytest.mark.rare,
+        ),
     ],
 )
 def test_a_class_that_fails_leaves_the_system_as_it_was(  # noqa: PLR0917
