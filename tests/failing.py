@@ -40,6 +40,7 @@ MACHINE = (
 RARE = frozenset(
     {
         *("answers invalid", "early-command", "no disk", "installer killed", "reboot loop", "little memory"),
+        *("package missing", "medium damaged", "storage for the other firmware"),
     }
 )
 """Failures whose way to be known is that of another one."""

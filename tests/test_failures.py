@@ -43,7 +43,7 @@ def test_the_disk_is_kept_on_demand(provoked: Provoked) -> None:
     kept = disk.info(provoked["late-command"].folder / "disk.qcow2")
     assert kept.backing is None
     assert kept.size == 10 << 30
-    assert not (provoked["package missing"].folder / "disk.qcow2").exists()
+    assert not (provoked["answers not found"].folder / "disk.qcow2").exists()
 
 
 def test_the_record_can_be_read(provoked: Provoked) -> None:

@@ -234,6 +234,7 @@ def attempt(iso: Path, tmp_path: Path) -> Attempt:
     return Attempt(iso, tmp_path)
 
 
+@pytest.mark.rare
 def test_an_install_of_own_answers_that_reboots_on_a_medium_that_checks_itself(
     attempt: Attempt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

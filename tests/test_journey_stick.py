@@ -39,7 +39,7 @@ autoinstall:
 """
 
 
-@pytest.mark.parametrize("kind", ["bios", "uefi"])
+@pytest.mark.parametrize("kind", ["bios", pytest.param("uefi", marks=pytest.mark.rare)])
 def test_the_live_system_starts_from_a_stick(kind: str, tmp_path: Path) -> None:
     source = rehearsal_iso(cache_folder(), silent)
     menus = edited_menus(inspect(source), kernel_arguments=[*KERNEL_ARGUMENTS, *CONSOLES["amd64"]], timeout=0)
