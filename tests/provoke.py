@@ -126,7 +126,7 @@ def _other_storage(found: dict[str, Any]) -> None:
 
 
 def _small_disk(plain: Any, path: Path, size: int | None, *given: Any, **more: Any) -> None:
-    plain(path, 300 << 20 if path.name == "disk.qcow2" else size, *given, **more)
+    plain(path, 768 << 20 if path.name == "disk.qcow2" else size, *given, **more)
 
 
 def _no_disk(plain: Any, *given: Any) -> Any:
