@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builder.vm.serial import READ_AT_ONCE, WINDOW, LineClosedError, SerialLine
+from builder.vm.serial import READ_AT_ONCE, WINDOW, LineClosedError, SerialLine, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,3 +119,10 @@ def test_a_flood_comes_in_large_pieces(end: End) -> None:
     assert sum(lengths) == len(flood)
     assert max(lengths) <= READ_AT_ONCE
     assert len(lengths) < 5000
+
+
+def test_what_a_terminal_would_be_left_with() -> None:
+    """systemd's turning bar is wiped in the middle of other output, as a real boot showed."""
+    said = b"histories=\r\n\r                    \rleases=\r\nlast=a  b\r\n"
+    assert shown(said) == "histories=\nleases=\nlast=a  b\n"
+    assert shown(b"  indented\r\n\xff") == "  indented\n\ufffd"

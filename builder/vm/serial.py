@@ -32,6 +32,7 @@ FULL = 270
 BURST = 0.03
 """Seconds for which nothing is waited for after so many came."""
 ANYTHING = re.compile(rb"(?s).+")
+WIPED = re.compile(r"\r +(?=\r)")
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b\][^\x07]*\x07|\x1b[^\[\]]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -175,7 +176,7 @@ class SerialLine:
         match = self._spawn.match
         if found < len(patterns) and isinstance(match, re.Match):
             before = _taken(self._spawn.before)
-            return int(found), match, before.decode("utf-8", "replace").replace("\r", "")
+            return int(found), match, shown(before)
         raise LineClosedError if found == len(patterns) else LineSilentError
 
     def send(self, line: str) -> None:
@@ -187,3 +188,11 @@ class SerialLine:
 def _taken(value: object) -> bytes:
     """Return the bytes that pexpect holds; it puts a marker class there when there are none."""
     return value if isinstance(value, bytes) else b""
+
+
+def shown(data: bytes) -> str:
+    """Return what a terminal would be left with, as lines: without carriage returns, and without what they wiped.
+
+    systemd wipes its turning bar ("A start job is running") by as many blanks, wherever other output stands.
+    """
+    return WIPED.sub("", data.decode("utf-8", "replace")).replace("\r", "")
