@@ -151,7 +151,7 @@ def test_another_class_installs_nothing(built: tuple[Path, str, str], iso: Path,
     """One boot for the class, two for the proof: about three minutes."""
     done = another(built, iso, tmp_path, "echo here > /srv/class; cat /etc/machine-id > /srv/id")
     assert done.returncode == 0, done.stderr
-    assert "Nothing is installed: the same system was" in done.stderr
+    assert "Nothing is installed: the same system was" in " ".join(done.stderr.split())
     image = tmp_path / "output/another/another.qcow2"
     assert done.stdout.strip() == str(image)
     assert disk.info(image).backing is None
@@ -163,7 +163,7 @@ def test_another_class_installs_nothing(built: tuple[Path, str, str], iso: Path,
     assert told["image"]["compression"] == "zstd"
     logs = image.parent / "logs"
     assert b"prebake-sentinel:installed:" in (logs / "console.log").read_bytes(), "how its system was installed"
-    assert b"class" in (logs / "class.log").read_bytes()
+    assert b" login: " in (logs / "class.log").read_bytes()
     for path in image.parent.rglob("*"):
         if path.is_file() and path != image:
             assert not any(word in path.read_bytes() for word in (b"powercoders", b"$6$")), path
