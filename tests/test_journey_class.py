@@ -172,9 +172,9 @@ def test_another_class_installs_nothing(built: tuple[Path, str, str], iso: Path,
 @pytest.mark.parametrize(
     ("run", "more", "code", "words"),
     [
-        ("fallocate -l 100G /srv/much", (), 8, ("step 1 of 1", "disk is full", "--disk")),
+        ("fallocate -l 100G /srv/much", (), 8, ("step 5 of 5", "disk is full", "--disk")),
         pytest.param(
-            *("echo before; sleep 100000", ("--step-timeout", "20"), 9, ("step 1 of 1", "before", "--step-timeout")),
+            *("echo before; sleep 100000", ("--step-timeout", "20"), 9, ("step 5 of 5", "before", "--step-timeout")),
             marks=pytest.mark.rare,
         ),
     ],
