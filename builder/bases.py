@@ -1,8 +1,8 @@
 """Settled systems in the cache: installed, booted once, not yet anybody's class. What is built of one needs no install.
 
-One is bases/IDENT/ with disk.qcow2, base.json and the logs of its making; only its owner may read it, for it holds the
-user's password as a hash, as every image does. IDENT is a digest of all that a settled system depends on. Builds boot
-overlays of the disk, which is never written again.
+One is bases/IDENT-TIME/ with disk.qcow2, base.json and the logs of its making; only its owner may read it, for it holds
+the user's password as a hash, as every image does. IDENT is a digest of all that a settled system depends on, TIME when
+it was made. Builds boot overlays of the disk, which is never written again.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ def wanted_of(
 
 
 def unfinished(wanted: Wanted, ui: Ui) -> None:
-    """Say what of a class this version does not do yet."""
+    """Say what of a class is not done: what this version does not do yet, and firmware that cannot be had."""
     if "firmware" in wanted.model.model_fields_set and len(wanted.model.firmware) > 1 and not wanted.spec.both:
         why = "the file decides" if wanted.own else "its own storage section decides"
         why = why if wanted.model.arch == "amd64" else "arm64 knows UEFI alone"

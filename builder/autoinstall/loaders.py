@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from builder.autoinstall.storage import DISK
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-DISK = "/dev/vda"
-"""The disk in the machine that prebake installs in."""
 MIB = 1 << 20
 ESP = 512 * MIB
 BOOT = 1792 * MIB
@@ -33,7 +33,7 @@ INSTALL: Mapping[str, tuple[str, ...]] = {
     "bios": (f"curtin in-target -- grub-install --target=i386-pc --recheck {DISK}",),
     "uefi": (_UEFI, f"{_UEFI} --removable"),
 }
-"""How each is put on. A signed GRUB looks for its menu in the distributor's own folder, some also beside themselves."""
+"""How each is put on. A signed GRUB looks for its menu in the distributor's own folder, some also beside itself."""
 OTHER: Mapping[str, str] = {"bios": "uefi", "uefi": "bios"}
 
 Action = dict[str, Any]

@@ -19,6 +19,7 @@ KINDS = (
     *("zpool", "zfs", "dasd", "nvme_controller", "device", "image"),
 )
 DISK = "/dev/vda"
+"""The disk in the machine that prebake installs in."""
 MATCHES = version("24.04.2")
 NEWER_LAYOUTS = {"zfs": "23.10.1", "hybrid": "23.10.1"}
 SIZE = re.compile(r"\d+(\.\d+)?\s*[BKMGT]?(iB|B)?|\d{1,3}%", re.IGNORECASE)
